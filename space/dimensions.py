@@ -1,0 +1,176 @@
+"""SearchSpace: named dimensions around a base architecture."""
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from space import paths
+from space.architecture import Architecture
+from space.complexity import complexity
+from space.errors import InputError, explain
+
+Choice = bool | int | float | str
+
+
+class Trial(Protocol):
+    """The part of an Optuna trial that sampling needs."""
+
+    def suggest_categorical(self, name: str, choices: Any, /) -> Any: ...
+
+
+class Dimension(BaseModel):
+    """One named choice: the value that the architecture has at `path`.
+
+    A path is dotted; ``*`` ties all stages (``mixers.*.band_kernel_size``), an index means one (``depths.2``).
+    `choices` are listed, or spelled as integers from `low` to `high` by `step`. With `when`, the dimension only
+    exists where each of those other dimensions has one of the listed values.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    choices: tuple[Choice, ...] = Field((), max_length=10_000)
+    low: int | None = None
+    high: int | None = None
+    step: int = Field(1, ge=1)
+    when: dict[str, tuple[Choice, ...]] = {}
+
+    @model_validator(mode="after")
+    def _is_listed_or_ranged(self) -> Self:
+        ranged = self.low is not None and self.high is not None
+        if bool(self.choices) == ranged:
+            raise ValueError("give either choices or low and high")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        if len(set(self.choices)) != len(self.choices):
+            raise ValueError("choices has an entry twice")
+        return self
+
+    @property
+    def values(self) -> tuple[Choice, ...]:
+        """Every value the dimension can take."""
+        if self.low is not None and self.high is not None:
+            return tuple(range(self.low, self.high + 1, self.step))
+        return self.choices
+
+
+class SearchSpace(BaseModel):
+    """All architectures that `dimensions` span around `base`, within limits on counted parameters and MACs.
+
+    Dimensions apply in the order given, so a dimension named in a `when` must come before the one it guards.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: Architecture
+    dimensions: dict[str, Dimension] = Field(min_length=1)
+    max_params: int | None = Field(None, ge=1)
+    max_macs: int | None = Field(None, ge=1)
+    resolution: int = Field(224, ge=1)
+
+    @model_validator(mode="after")
+    def _guards_come_first(self) -> Self:
+        known: list[str] = []
+        for name, dimension in self.dimensions.items():
+            for guard, values in dimension.when.items():
+                if guard not in known:
+                    raise ValueError(f"dimensions.{name}.when: {guard!r} is not a dimension before {name!r}")
+                for value in values:
+                    if value not in self.dimensions[guard].values:
+                        raise ValueError(f"dimensions.{name}.when: {guard} is never {value!r}")
+            known.append(name)
+        return self
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], where: str = "space") -> Self:
+        """Validate plain data. Raises InputError in one line."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise explain(error, where) from error
+
+    def suggest(self, trial: Trial) -> Architecture:
+        """Let an Optuna trial choose. Raises InputError where the choice cannot be built or breaks a limit."""
+        chosen: dict[str, Choice] = {}
+        for name, dimension in self.dimensions.items():
+            if self._exists(dimension, chosen):
+                chosen[name] = trial.suggest_categorical(name, dimension.values)
+        return self.architecture(chosen)
+
+    def architecture(self, chosen: Mapping[str, Choice]) -> Architecture:
+        """Return the architecture with these values. Raises InputError as `suggest` does."""
+        changes = {self.dimensions[name].path: value for name, value in chosen.items()}
+        built = self.base.replace(changes, "the sampled architecture")
+        self._check_limits(built)
+        return built
+
+    def enumerate(self) -> Iterator[Architecture]:
+        """Yield each architecture of the space once, those that cannot be built or break a limit left out."""
+        seen: set[Architecture] = set()
+        for chosen in self._assignments():
+            try:
+                architecture = self.architecture(chosen)
+            except InputError:
+                continue
+            if architecture not in seen:
+                seen.add(architecture)
+                yield architecture
+
+    @cached_property
+    def size(self) -> int:
+        """The number of architectures that `enumerate` yields."""
+        return sum(1 for _ in self.enumerate())
+
+    @property
+    def combinations(self) -> int:
+        """An upper bound of `size`, without building anything: the product of all dimensions' values."""
+        return math.prod(len(dimension.values) for dimension in self.dimensions.values())
+
+    def contains(self, architecture: Architecture) -> bool:
+        """Say whether some choice of the dimensions, within the limits, gives this architecture."""
+        return self.choices_of(architecture) is not None
+
+    def choices_of(self, architecture: Architecture) -> dict[str, Choice] | None:
+        """Return the choice of each dimension that gives this architecture, or None where none does."""
+        data = architecture.to_dict()
+        chosen: dict[str, Choice] = {}
+        for name, dimension in self.dimensions.items():
+            if not self._exists(dimension, chosen):
+                continue
+            try:
+                found = paths.get(data, dimension.path)
+            except InputError:
+                return None
+            if not found or any(value != found[0] for value in found) or found[0] not in dimension.values:
+                return None
+            chosen[name] = found[0]
+        try:
+            return chosen if self.architecture(chosen) == architecture else None
+        except InputError:
+            return None
+
+    def _exists(self, dimension: Dimension, chosen: Mapping[str, Choice]) -> bool:
+        return all(chosen.get(guard) in values for guard, values in dimension.when.items())
+
+    def _assignments(self) -> Iterator[dict[str, Choice]]:
+        partial: list[dict[str, Choice]] = [{}]
+        for name, dimension in self.dimensions.items():
+            partial = [
+                chosen | extra
+                for chosen in partial
+                for extra in (
+                    [{name: value} for value in dimension.values] if self._exists(dimension, chosen) else [{}]
+                )
+            ]
+        yield from partial
+
+    def _check_limits(self, architecture: Architecture) -> None:
+        if self.max_params is None and self.max_macs is None:
+            return
+        counts = complexity(architecture, self.resolution)
+        for name, limit in (("params", self.max_params), ("macs", self.max_macs)):
+            if limit is not None and getattr(counts, name) > limit:
+                raise InputError(f"{name} {getattr(counts, name):,} exceed the space's limit of {limit:,}")

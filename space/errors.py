@@ -1,0 +1,31 @@
+"""What a user did wrong, in one line."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from pydantic import ValidationError
+
+
+class InputError(ValueError):
+    """A user's mistake. Its text is the one line to show: what is wrong, where, and what is allowed."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Return ``", did you mean 'x'?"`` for the allowed name closest to `name`, or an empty string."""
+    close = get_close_matches(name, list(allowed), n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def explain(error: ValidationError, where: str) -> InputError:
+    """Turn pydantic's findings into one line that names `where` (a file or value), each field and its value."""
+    findings: dict[str, str] = {}
+    for found in error.errors():
+        cause = found.get("ctx", {}).get("error")
+        message = str(cause) if cause is not None else found["msg"][:1].lower() + found["msg"][1:]
+        field = ".".join(str(part) for part in found["loc"])
+        shown = repr(found["input"])
+        if field and found["type"] not in ("missing", "union_tag_not_found"):
+            message = f"{message} (got {shown if len(shown) <= 80 else shown[:77] + '...'})"
+        # The same mistake in each of several stages is said once.
+        findings.setdefault(message, f"{field}: {message}" if field else message)
+    return InputError(f"{where}: " + "; ".join(findings.values()))
