@@ -161,9 +161,10 @@ def load_study(
     if not isinstance(special, dict):
         raise InputError(f"{where}: scales: a mapping from a scale's name to overrides, got {special!r}")
     family = asked.pop("family", "inceptionnext")
+    base = _base(at, family, str(scale_path))
     asked["name"], asked["scale"] = name or study_path.stem, scale_path.stem
     merged = {**at, **asked}
-    merged["base"] = _base(at, family, str(scale_path)).to_dict()
+    merged["base"] = base.to_dict()
     merged["recipe"] = _recipe(merged.get("recipe"), str(scale_path))
     # What is left out is spelled out, so that every field can be set and every record is whole.
     defaults = {"throughput": Protocol().model_dump(mode="json")}

@@ -1,0 +1,62 @@
+"""What every data set gives: three splits and what a network needs to know of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch.utils.data import Dataset, TensorDataset
+
+Images = NDArray[np.float32]  # (N, H, W), 0..1
+Labels = NDArray[np.int64]  # (N,)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set, loaded.
+
+    In memory, a split is a TensorDataset of normalised images (N, C, H, W) and labels (N,); otherwise it
+    yields PIL images and labels, which a loader crops, augments and normalises by `mean` and `std`.
+    """
+
+    name: str
+    in_channels: int
+    num_classes: int
+    resolution: int
+    train: Dataset[tuple[torch.Tensor, torch.Tensor]]
+    val: Dataset[tuple[torch.Tensor, torch.Tensor]]
+    test: Dataset[tuple[torch.Tensor, torch.Tensor]]
+    in_memory: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Generated(BaseModel):
+    """Fields of the data sets that are drawn at random: everything follows from `data_seed`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    resolution: int = Field(32, ge=8, le=1024)
+    train_size: int = Field(4000, ge=1)
+    val_size: int = Field(1000, ge=1)
+    test_size: int = Field(2000, ge=1)
+    data_seed: int = Field(0, ge=0)
+
+    @property
+    def in_channels(self) -> int:
+        """Images are grey."""
+        return 1
+
+
+def in_memory(name: str, splits: dict[str, tuple[Images, Labels]], num_classes: int) -> Data:
+    """Normalise three splits by the training images' mean and standard deviation and hold them as tensors."""
+    train = splits["train"][0]
+    mean, std = float(train.mean()), float(train.std())
+    sets = {
+        split: TensorDataset(
+            torch.from_numpy((images - mean) / std).float().unsqueeze(1), torch.from_numpy(labels).long()
+        )
+        for split, (images, labels) in splits.items()
+    }
+    return Data(name, 1, num_classes, train.shape[-1], **sets, in_memory=True, mean=(mean,), std=(std,))

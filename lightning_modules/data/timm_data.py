@@ -1,0 +1,90 @@
+"""Anything that timm.data.create_dataset reads: ImageFolder, torchvision, Hugging Face, WebDataset, TFDS."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import timm.data
+from pydantic import BaseModel, ConfigDict, Field
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch.utils.data import IterableDataset, Subset
+
+from lightning_modules.data.base import Data
+from space.errors import InputError
+
+
+class TimmData(BaseModel):
+    """A data set named as timm names it: '' for a folder of class folders, ``torch/cifar10``, ``hfds/...``, ``wds/...``.
+
+    Models are selected on `val_split` and reported on `test_split`. Without a `val_split`, a `val_share` of the
+    training images, fixed by `data_seed`, is held out for it, so that the public validation set can be the test.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["timm"] = "timm"
+    dataset: str = ""
+    root: str = "."
+    train_split: str = "train"
+    val_split: str | None = None
+    test_split: str = "validation"
+    val_share: float = Field(0.05, gt=0, lt=1)
+    data_seed: int = Field(0, ge=0)
+    resolution: int = Field(224, ge=8, le=2048)
+    num_classes: int = Field(1000, ge=2)
+    in_channels: Literal[1, 3] = 3
+    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
+    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
+    samples: dict[str, int] = {}  # images a split, where the shards of a WebDataset do not say it
+
+    def load(self) -> Data:
+        """Open the splits. Raises InputError, in one line, for a path that does not exist or has no images."""
+        if self.dataset.startswith(("hfds/", "hfids/", "tfds/")) is False and not Path(self.root).exists():
+            raise InputError(f"data.root: {self.root!r} does not exist")
+        train = self._split(self.train_split, training=True)
+        test = self._split(self.test_split)
+        if self.val_split is not None:
+            val = self._split(self.val_split)
+        elif isinstance(train, IterableDataset):
+            raise InputError(f"data.val_split: {self.dataset!r} is read as a stream, so a split must be named")
+        else:
+            order = np.random.default_rng(self.data_seed).permutation(len(train))
+            held = max(1, round(len(train) * self.val_share))
+            if held >= len(train):
+                raise InputError(f"data.root: {self.root!r} has too few training images ({len(train)})")
+            train, val = Subset(train, order[held:].tolist()), Subset(train, order[:held].tolist())
+        return Data(
+            self.dataset or Path(self.root).name,
+            self.in_channels,
+            self.num_classes,
+            self.resolution,
+            train,
+            val,
+            test,
+            in_memory=False,
+            mean=self.mean,
+            std=self.std,
+        )
+
+    def _split(self, split: str, training: bool = False) -> Any:
+        extra = {"num_samples": self.samples[split]} if split in self.samples else {}
+        try:
+            dataset = timm.data.create_dataset(
+                self.dataset,
+                root=self.root,
+                split=split,
+                is_training=training,
+                download=False,
+                batch_size=1,
+                input_img_mode="L" if self.in_channels == 1 else "RGB",
+                **extra,
+            )
+        except Exception as error:  # every reader of timm's raises its own kind
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise InputError(
+                f"data: split {split!r} of {self.dataset or 'folder'!r} under root {self.root!r} "
+                f"cannot be read: {reason}"
+            ) from error
+        if not isinstance(dataset, IterableDataset) and len(dataset) == 0:
+            raise InputError(f"data.root: {self.root!r} has no images in split {split!r}")
+        return dataset

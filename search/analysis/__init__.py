@@ -1,0 +1,20 @@
+"""Records -> tables, effects, fronts, figures and the report."""
+
+from search.analysis.effects import effects
+from search.analysis.fronts import front, hypervolume, importances
+from search.analysis.records import load
+from search.analysis.report import answer, write_report
+from search.analysis.tables import main_table, paper_table, terminal_table
+
+__all__ = [
+    "answer",
+    "effects",
+    "front",
+    "hypervolume",
+    "importances",
+    "load",
+    "main_table",
+    "paper_table",
+    "terminal_table",
+    "write_report",
+]

@@ -1,0 +1,251 @@
+"""Figures of a study. Each function returns a matplotlib Figure, or None where there is nothing to show."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from search.analysis.effects import accuracy_column, differences, effects
+from search.analysis.fronts import front, hypervolume_over_trials, importances, scored
+
+INK, GREY = "#222222", "#888888"
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "workbench",
+    "figure.facecolor": "white",
+}
+
+
+def all_figures(frame: pd.DataFrame) -> dict[str, Figure]:
+    """Return every figure that the study's data allow, by name."""
+    search = frame.attrs["definition"].get("kind") == "search"
+    makers = {
+        "accuracy_throughput": search_front if search else accuracy_throughput,
+        "effects": None if search else forest,
+        "throughput": None if search else throughput,
+        "learning_curves": learning_curves,
+        "hypervolume": hypervolume_figure if search else None,
+        "importances": importances_figure if search else None,
+    }
+    with mpl.rc_context(STYLE):
+        made = {name: maker(frame) for name, maker in makers.items() if maker is not None}
+    return {name: figure for name, figure in made.items() if figure is not None}
+
+
+def forest(frame: pd.DataFrame) -> Figure | None:
+    """Effects on accuracy, a row an arm, each with its interval and the seeds behind it."""
+    if accuracy_column(frame) is None:
+        return None
+    table = effects(frame)
+    table = table[~table["baseline"] & table["effect"].notna()].reset_index(drop=True)
+    if table.empty:
+        return None
+    colours = _colours(table["factor"])
+    figure, axes = _axes(6.6, 0.9 + 0.36 * len(table))
+    for y, row in table.iterrows():
+        colour = colours[row["factor"]]
+        if np.isfinite(row["effect_low"]):
+            axes.plot([row["effect_low"], row["effect_high"]], [y, y], color=colour, lw=2.4, solid_capstyle="butt")
+        seeds = differences(frame, row["arm"])
+        axes.scatter(seeds, np.full(len(seeds), y), s=12, color=colour, alpha=0.55, lw=0, zorder=3)
+        axes.scatter([row["effect"]], [y], s=42, color=colour, edgecolor="white", lw=0.8, zorder=4)
+    axes.axvline(0, color=INK, lw=0.9, ls=(0, (4, 3)))
+    axes.set_yticks(range(len(table)), table["arm"])
+    axes.set_ylim(len(table) - 0.4, -0.6)
+    baseline = next(iter(frame.loc[frame["baseline"], "arm"]), "the baseline")
+    axes.set_xlabel(f"accuracy minus that of “{baseline}”, percentage points\nbar: 95 % interval, small dots: seeds")
+    axes.grid(axis="x", color=GREY, alpha=0.25, lw=0.6)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def accuracy_throughput(frame: pd.DataFrame) -> Figure | None:
+    """Mean accuracy with its interval against training throughput with its quartiles; the front as a line."""
+    if accuracy_column(frame) is None:
+        return None
+    table = effects(frame).dropna(subset=["accuracy", "train_throughput"]).reset_index(drop=True)
+    if table.empty:
+        return None
+    colours = _colours(table["factor"])
+    figure, axes = _axes(6.6, 4.4)
+    for _, row in table.iterrows():
+        half = [[max(0.0, row["accuracy"] - low)] for low in [row["accuracy_low"]]]
+        axes.errorbar(
+            row["train_throughput"],
+            row["accuracy"],
+            xerr=_arms(row, "train_throughput"),
+            yerr=None if np.isnan(half[0][0]) else _arms(row, "accuracy"),
+            fmt="D" if row["baseline"] else "o",
+            ms=7 if row["baseline"] else 5.5,
+            color=colours[row["factor"]],
+            lw=1.1,
+            mec="white",
+            mew=0.6,
+        )
+    _label_points(axes, table["train_throughput"], table["accuracy"], table["arm"])
+    axes.set_xlabel("training throughput, images/s (bar: quartiles over rounds)")
+    axes.set_ylabel("accuracy, % (bar: 95 % interval over seeds)")
+    axes.grid(color=GREY, alpha=0.2, lw=0.6)
+    axes.margins(x=0.18, y=0.1)
+    return figure
+
+
+def throughput(frame: pd.DataFrame) -> Figure | None:
+    """Throughput of training and inference as a ratio to the baseline's, with quartiles over rounds."""
+    table = effects(frame).dropna(subset=["train_ratio"]).reset_index(drop=True)
+    if table.empty:
+        return None
+    modes = [mode for mode in ("train", "infer") if table[f"{mode}_ratio"].notna().any()]
+    palette = dict(zip(("train", "infer"), sns.color_palette("colorblind", 2), strict=True))
+    figure, axes = _axes(6.6, 1.0 + 0.36 * len(table))
+    for index, mode in enumerate(modes):
+        y = np.arange(len(table)) + (index - (len(modes) - 1) / 2) * 0.24
+        axes.errorbar(
+            table[f"{mode}_ratio"],
+            y,
+            xerr=[
+                table[f"{mode}_ratio"] - table[f"{mode}_ratio_low"],
+                table[f"{mode}_ratio_high"] - table[f"{mode}_ratio"],
+            ],
+            fmt="o" if mode == "train" else "s",
+            ms=5,
+            color=palette[mode],
+            label={"train": "training step", "infer": "inference"}[mode],
+        )
+    axes.axvline(1, color=INK, lw=0.9, ls=(0, (4, 3)))
+    axes.set_yticks(range(len(table)), table["arm"])
+    axes.set_ylim(len(table) - 0.4, -0.6)
+    axes.set_xlabel("throughput over the baseline's in the same round\nmedian and quartiles over rounds")
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    axes.grid(axis="x", color=GREY, alpha=0.25, lw=0.6)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def learning_curves(frame: pd.DataFrame) -> Figure | None:
+    """Validation accuracy over epochs: mean and range over seeds an arm, or a line a trial of a search."""
+    rows = [
+        {"arm": row["arm"], **point}
+        for _, row in frame[frame["state"] == "COMPLETE"].iterrows()
+        for point in row["curves"]
+    ]
+    if not rows:
+        return None
+    curves = pd.DataFrame(rows)
+    figure, axes = _axes(6.6, 3.8)
+    if frame.attrs["definition"].get("kind") == "search":
+        chosen = set(front(frame)["arm"])
+        for arm, curve in curves.groupby("arm", sort=False):
+            on = arm in chosen
+            colour, alpha = (sns.color_palette("colorblind")[3], 0.9) if on else (GREY, 0.35)
+            axes.plot(curve["epoch"], curve["val_accuracy"], color=colour, alpha=alpha, lw=1.4 if on else 0.8)
+        axes.set_title("every trial; those on the front in colour", loc="left")
+    else:
+        arms = list(dict.fromkeys(curves["arm"]))
+        palette = sns.color_palette("colorblind", min(10, len(arms)))
+        for index, arm in enumerate(arms):
+            grouped = curves[curves["arm"] == arm].groupby("epoch")["val_accuracy"]
+            mean = grouped.mean()
+            line = {"color": palette[index % len(palette)], "ls": ("-", "--")[index // len(palette) % 2]}
+            axes.plot(mean.index, mean, lw=1.7, label=arm, **line)
+            axes.fill_between(mean.index, grouped.min(), grouped.max(), color=line["color"], alpha=0.13, lw=0)
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        axes.set_title("mean over seeds, band: lowest to highest seed", loc="left")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("validation accuracy, %")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(color=GREY, alpha=0.2, lw=0.6)
+    return figure
+
+
+def search_front(frame: pd.DataFrame) -> Figure | None:
+    """Every trial of a search, the front joined, the base marked."""
+    done = scored(frame)
+    if done.empty:
+        return None
+    best = front(frame)
+    colour = sns.color_palette("colorblind")[3]
+    figure, axes = _axes(6.6, 4.4)
+    axes.scatter(done["train_throughput"], done["accuracy"], s=26, color=GREY, alpha=0.6, lw=0, label="trials")
+    axes.step(best["train_throughput"], best["accuracy"], where="pre", color=colour, lw=1.4)
+    axes.scatter(best["train_throughput"], best["accuracy"], s=44, color=colour, ec="white", label="front", zorder=3)
+    base = done[done["baseline"]]
+    axes.scatter(
+        base["train_throughput"], base["accuracy"], marker="D", s=60, fc="none", ec=INK, label="base", zorder=4
+    )
+    _label_points(axes, best["train_throughput"], best["accuracy"], best["arm"])
+    axes.set_xlabel("training throughput, images/s")
+    axes.set_ylabel("validation accuracy, %")
+    axes.legend(frameon=False, loc="lower left")
+    axes.grid(color=GREY, alpha=0.2, lw=0.6)
+    axes.margins(x=0.12, y=0.12)
+    return figure
+
+
+def hypervolume_figure(frame: pd.DataFrame) -> Figure | None:
+    """Hypervolume of the front found so far, over trials."""
+    volume = hypervolume_over_trials(frame)
+    if len(volume) < 2:
+        return None
+    figure, axes = _axes(6.6, 2.8)
+    axes.step(range(1, len(volume) + 1), volume, where="post", color=sns.color_palette("colorblind")[0], lw=1.7)
+    axes.set_xlabel("complete trials")
+    axes.set_ylabel("hypervolume\n(points × relative speed)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(color=GREY, alpha=0.2, lw=0.6)
+    return figure
+
+
+def importances_figure(frame: pd.DataFrame) -> Figure | None:
+    """Share of each dimension in the variance of either score."""
+    table = importances(frame)
+    if table.empty:
+        return None
+    long = table.rename_axis("dimension").reset_index().melt("dimension", var_name="score", value_name="share")
+    long["score"] = long["score"].map({"accuracy": "accuracy", "train_throughput": "training throughput"})
+    figure, axes = _axes(6.6, 1.0 + 0.5 * len(table))
+    sns.barplot(long, y="dimension", x="share", hue="score", palette="colorblind", ax=axes)
+    axes.set_xlabel("share of the variance (fANOVA)")
+    axes.set_ylabel("")
+    axes.legend(frameon=False, title=None)
+    return figure
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    # A Figure of its own: pyplot would keep every figure alive and wants a display on some machines.
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _colours(factors: pd.Series) -> dict[str, tuple[float, float, float]]:
+    names = list(dict.fromkeys(factors))
+    return dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+
+
+def _arms(row: pd.Series, name: str) -> list[list[float]]:
+    return [[max(0.0, row[name] - row[f"{name}_low"])], [max(0.0, row[f"{name}_high"] - row[name])]]
+
+
+def _label_points(axes: Axes, x: pd.Series, y: pd.Series, names: pd.Series) -> None:
+    """Write each name beside its point, on the side where fewer neighbours are, pushed apart where they meet."""
+    axes.figure.draw_without_rendering()
+    points = axes.transData.transform(np.column_stack([x.astype(float), y.astype(float)]))
+    taken: list[tuple[float, float, float, float]] = [(px - 5, py - 5, px + 5, py + 5) for px, py in points]
+    scale = 72 / axes.figure.dpi
+    for (px, py), name, xy in zip(points, names, zip(x, y, strict=True), strict=True):
+        width, height = 4.7 * len(name) / scale, 10 / scale
+        for dx, dy in ((8, 0), (8, 9), (8, -9), (-8 - width, 0), (-8 - width, 9), (-8 - width, -9), (8, 18), (8, -18)):
+            box = (px + dx, py + dy - height / 2, px + dx + width, py + dy + height / 2)
+            if not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
+                break
+        taken.append(box)
+        axes.annotate(
+            name, xy, xytext=(dx * scale, dy * scale), textcoords="offset points", va="center", fontsize=7.5, color=INK
+        )

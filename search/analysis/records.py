@@ -1,0 +1,77 @@
+"""The storage's trials as one table."""
+
+import json
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+
+from search.defaults import DEFAULT_STORAGE
+from search.storage import open_storage
+from space.errors import InputError, nearest
+
+PLAIN = (
+    "arm factor baseline seed val_accuracy test_accuracy val_top5 test_top5 params macs activations bytes "
+    "resolution best_epoch fingerprint failure"
+).split()
+SPEEDS = {"median": "throughput", "low": "throughput_low", "high": "throughput_high"} | {
+    key: key for key in ("ratio", "ratio_low", "ratio_high")
+}
+
+
+def load(study: str, *, storage: str | BaseStorage = DEFAULT_STORAGE) -> pd.DataFrame:
+    """Return one row a trial, in the order they were planned.
+
+    Columns: number, state, arm, factor, baseline, seed; val_accuracy, test_accuracy, val_top5, test_top5
+    (percent); train_* and infer_* of throughput (images/s, median over rounds), throughput_low and _high
+    (quartiles), ratio, ratio_low and ratio_high (to the reference); params, macs, activations, bytes;
+    best_epoch, seconds_train, seconds_total, resolution, fingerprint, failure, device, hostname, git_commit;
+    curves (a list of dicts), architecture (a dict), and ``param.NAME`` for what a search sampled.
+    ``attrs["definition"]`` is the study's definition, ``attrs["study"]`` its name in the storage.
+
+    `study` is that name, ``kernel_ablation-laptop``, or without the scale where there is one only.
+    Raises InputError for a study or storage that does not exist.
+    """
+    opened = _open(study, open_storage(storage) if isinstance(storage, str) else storage)
+    frame = pd.DataFrame([_row(trial) for trial in opened.get_trials(deepcopy=False)], columns=_columns(opened))
+    frame.attrs = {"definition": opened.user_attrs.get("definition", {}), "study": opened.study_name}
+    return frame
+
+
+def _open(study: str, storage: BaseStorage) -> optuna.Study:
+    names = optuna.get_all_study_names(storage)
+    matches = [name for name in names if name == study] or [n for n in names if n.rsplit("-", 1)[0] == study]
+    if len(matches) != 1:
+        there = f"there are {', '.join(matches or names)}" if names else "the storage has none"
+        problem = "is not clear" if matches else f"is not in the storage{nearest(study, names)}"
+        raise InputError(f"study {study!r} {problem}; {there}")
+    return optuna.load_study(study_name=matches[0], storage=storage)
+
+
+def _columns(opened: optuna.Study) -> list[str]:
+    speeds = [f"{mode}_{name}" for mode in ("train", "infer") for name in SPEEDS.values()]
+    sampled = [f"param.{name}" for name in opened.user_attrs.get("definition", {}).get("dimensions", {})]
+    rest = ["seconds_train", "seconds_total", "device", "hostname", "git_commit", "curves", "architecture"]
+    return ["number", "state", *PLAIN, *speeds, *rest, *sampled]
+
+
+def _row(trial: FrozenTrial) -> dict[str, Any]:
+    attrs = trial.user_attrs
+    row = {"number": trial.number, "state": trial.state.name, **{key: attrs.get(key) for key in PLAIN}}
+    row["baseline"] = bool(attrs.get("baseline", False))
+    for mode in ("train", "infer"):
+        measured = (attrs.get("throughput") or {}).get(mode) or {}
+        row |= {f"{mode}_{name}": measured.get(key) for key, name in SPEEDS.items()}
+    seconds, where = attrs.get("seconds") or {}, attrs.get("environment") or {}
+    row |= {f"seconds_{part}": seconds.get(part) for part in ("train", "total")}
+    row |= {key: where.get(key) for key in ("device", "hostname", "git_commit")}
+    row |= {"curves": attrs.get("curves") or [], "architecture": attrs.get("architecture") or {}}
+    return row | {f"param.{name}": value for name, value in trial.params.items()}
+
+
+def flat(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the table for a CSV file: nested values as JSON."""
+    nested = {name: frame[name].map(json.dumps) for name in ("curves", "architecture")}
+    return frame.assign(**nested)

@@ -1,0 +1,169 @@
+"""The report: one HTML file that needs nothing else, with tables and figures beside it."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from search.analysis.effects import accuracy_column, effects
+from search.analysis.figures import all_figures
+from search.analysis.fronts import front, scored
+from search.analysis.records import flat
+from search.analysis.tables import main_table, markdown, paper_table
+
+TITLES = {
+    "accuracy_throughput": ("Accuracy against training throughput", "Up and to the right is better."),
+    "effects": (
+        "Effects on accuracy",
+        "Differences at the same seed. Intervals are not corrected for the number of arms.",
+    ),
+    "throughput": ("Throughput", "All arms were timed in turn within each round, so drift hits all alike."),
+    "learning_curves": ("Learning curves", ""),
+    "hypervolume": ("Progress of the search", "The area that the front found so far dominates."),
+    "importances": ("What mattered", "Shares come from a model fitted to few trials: read them as an order."),
+}
+
+
+def write_report(frame: pd.DataFrame, out: Path, *, command: str) -> dict[str, Path]:
+    """Write report.html, the tables as CSV and Markdown, every trial as CSV and the figures as PNG into `out`.
+
+    Return their paths by name; ``report`` is the page. `command` is what repeats the study.
+    """
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    figures = all_figures(frame)
+    main, paper = main_table(frame), paper_table(frame)
+    paths = {"report": out / "report.html", "trials": out / "trials.csv"}
+    for name, table in {"result": main, "paper": paper}.items():
+        if table is not None:
+            paths |= {f"{name}_csv": out / f"{name}.csv", f"{name}_md": out / f"{name}.md"}
+            table.to_csv(paths[f"{name}_csv"], index=False)
+            paths[f"{name}_md"].write_text(markdown(table))
+    flat(frame).to_csv(paths["trials"], index=False)
+    for name, figure in figures.items():
+        paths[name] = out / "figures" / f"{name}.png"
+        figure.savefig(paths[name], dpi=160)
+    paths["report"].write_text(_page(frame, figures, main, paper, command))
+    return paths
+
+
+def answer(frame: pd.DataFrame) -> str:
+    """Say in plain words what the intervals show; nothing is claimed beyond them."""
+    if not (frame["state"] == "COMPLETE").any():
+        return "No trial is complete yet."
+    kind = frame.attrs["definition"].get("kind", "ablation")
+    if kind == "search":
+        done, best = scored(frame), front(frame)
+        return (
+            f"{len(best)} of {len(done)} trained architectures are on the front: validation accuracy from "
+            f"{best['accuracy'].min():.1f} to {best['accuracy'].max():.1f} % at "
+            f"{best['train_throughput'].max():,.0f} down to {best['train_throughput'].min():,.0f} training images/s. "
+            "Each was trained once, so neighbours on the front may trade places on another seed."
+        )
+    table = effects(frame)
+    if accuracy_column(frame) is None:
+        return "Counts and measured throughput only: this study trains nothing."
+    rest = table[~table["baseline"]]
+    decided = rest[rest["effect_low"].notna()]
+    below, above = decided[decided["effect_high"] < 0], decided[decided["effect_low"] > 0]
+    parts = [
+        f"{verb}: {', '.join(f'{row.arm} ({row.effect:+.1f})' for row in rows.itertuples())}"
+        for verb, rows in (("below the baseline", below), ("above the baseline", above))
+        if len(rows)
+    ]
+    undecided = [row.arm for row in rest.itertuples() if row.arm not in {*below["arm"], *above["arm"]}]
+    if undecided:
+        parts.append(f"not distinguished from it by these seeds: {', '.join(undecided)}")
+    seeds = int(table["seeds"].max())
+    return (
+        f"In percentage points of accuracy, over {seeds} seed{'s' if seeds != 1 else ''}, by 95 % intervals that are "
+        f"not corrected for the number of arms: {'; '.join(parts) or 'nothing to compare yet'}."
+    )
+
+
+def _page(
+    frame: pd.DataFrame, figures: dict[str, Figure], main: pd.DataFrame, paper: pd.DataFrame | None, command: str
+) -> str:
+    definition = frame.attrs["definition"]
+    states = frame["state"].value_counts()
+    published = definition.get("paper") or {}
+    environment = Environment(
+        loader=PackageLoader("search.analysis", "."), autoescape=True, undefined=StrictUndefined
+    )
+    machine = _one_or_several(frame["device"])
+    return environment.get_template("report.html").render(
+        study=frame.attrs["study"],
+        question=definition.get("question", ""),
+        kind=definition.get("kind", "ablation"),
+        counts=", ".join(f"{count} {state.lower()}" for state, count in states.items()) or "no trials",
+        answer=answer(frame),
+        main=main,
+        reading=_reading(frame),
+        figures=[(*_titled(name, _svg(figure)),) for name, figure in figures.items()],
+        paper=paper,
+        paper_source=published.get("source", ""),
+        paper_machine=published.get("machine", ""),
+        machine=machine,
+        failures=[
+            f"{row['arm']}, seed {row['seed']}: {row['failure']}"
+            for _, row in frame[frame["state"] == "FAIL"].iterrows()
+        ],
+        facts=_facts(frame, machine),
+        command=command,
+        definition=yaml.safe_dump(definition, sort_keys=False, allow_unicode=True),
+    )
+
+
+def _titled(name: str, svg: Markup) -> tuple[str, Markup, str]:
+    title, note = TITLES[name]
+    return title, svg, note
+
+
+def _svg(figure: Figure) -> Markup:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    # matplotlib escapes what people typed; the XML prologue does not belong inside a page.
+    return Markup(text[text.index("<svg") :])
+
+
+def _reading(frame: pd.DataFrame) -> str:
+    rounds = (frame.attrs["definition"].get("throughput") or {}).get("rounds")
+    speed = (
+        f"Throughput: median over {rounds} rounds; ratios are taken within each round, brackets hold their quartiles."
+    )
+    if accuracy_column(frame) is None:
+        return speed
+    if frame.attrs["definition"].get("kind") == "search":
+        return f"Chosen by validation accuracy; the test accuracy is reported once. {speed}"
+    return (
+        "Accuracy: mean over seeds and Student's 95 % interval; effect: mean difference from the baseline at the "
+        f"same seed and its interval (paired t). A dash: too few seeds to tell. {speed}"
+    )
+
+
+def _facts(frame: pd.DataFrame, machine: str) -> list[tuple[str, str]]:
+    definition: dict[str, Any] = frame.attrs["definition"]
+    protocol = definition.get("throughput") or {}
+    facts = [("scale", str(definition.get("scale", ""))), ("machine", machine)]
+    if definition.get("kind") != "table":
+        facts += [("data", _inline(definition.get("data"))), ("recipe", _inline(definition.get("recipe")))]
+        facts.append(("seeds", str(definition.get("seeds"))))
+    facts += [
+        ("throughput", f"training step (forward, backward, SGD) and inference; {_inline(protocol)}"),
+        ("commit", _one_or_several(frame["git_commit"])),
+    ]
+    seconds = pd.to_numeric(frame["seconds_total"]).sum()
+    return [*facts, ("time", f"{seconds:,.0f} s of trials, measurement not counted")]
+
+
+def _inline(section: Any) -> str:
+    return ", ".join(f"{name} {value}" for name, value in (section or {}).items() if value is not None)
+
+
+def _one_or_several(column: pd.Series) -> str:
+    return "; ".join(sorted({str(value) for value in column.dropna()})) or "not known yet"

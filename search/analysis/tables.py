@@ -1,0 +1,159 @@
+"""Tables of a study, to be read, pasted and published."""
+
+import math
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+from search.analysis.effects import accuracy_column, effects
+from search.analysis.fronts import front
+
+NONE = "–"
+
+
+def number(value: Any, digits: int = 2, sign: bool = False) -> str:
+    """Format a number; what is missing is a dash."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return NONE
+    return f"{value:{'+' if sign else ''},.{digits}f}"
+
+
+def spread(mid: Any, low: Any, high: Any, digits: int = 2, sign: bool = False) -> str:
+    """Format a value with its interval; a dash stands for an interval that the data cannot give."""
+    if number(mid) == NONE:
+        return NONE
+    around = "–" if number(low) == NONE else f"{number(low, digits, sign)} … {number(high, digits, sign)}"
+    return f"{number(mid, digits, sign)} [{around}]"
+
+
+def main_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the study's result as text, ready to be shown: arms for an ablation, the front for a search."""
+    return _front_table(frame) if _kind(frame) == "search" else _arms_table(frame)
+
+
+def _kind(frame: pd.DataFrame) -> str:
+    return str(frame.attrs["definition"].get("kind", "ablation"))
+
+
+def _arms_table(frame: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    accuracy = accuracy_column(frame)
+    name = {"test_accuracy": "test", "val_accuracy": "val"}.get(accuracy or "")
+    resolutions = frame["resolution"].nunique() > 1
+    for _, row in effects(frame).iterrows():
+        cells = {"arm": row["arm"] + (" (baseline)" if row["baseline"] else "")}
+        if accuracy is not None:
+            cells["seeds"] = str(row["seeds"]) + (f", {row['failed']} failed" if row["failed"] else "")
+            cells[f"{name} accuracy %, 95 % CI"] = spread(
+                row["accuracy"], row["accuracy_low"], row["accuracy_high"]
+            )
+            cells["effect, points, 95 % CI"] = (
+                "reference"
+                if row["baseline"]
+                else spread(row["effect"], row["effect_low"], row["effect_high"], sign=True)
+            )
+        for mode in ("train", "infer"):
+            cells[f"{mode} images/s"] = number(row[f"{mode}_throughput"], _speed_digits(frame))
+            cells[f"{mode} ratio, quartiles"] = spread(
+                row[f"{mode}_ratio"], row[f"{mode}_ratio_low"], row[f"{mode}_ratio_high"], 3
+            )
+        cells |= _counts(row)
+        if resolutions:
+            cells["pixels"] = str(row["resolution"])
+        rows.append(cells)
+    return pd.DataFrame(rows)
+
+
+def _speed_digits(frame: pd.DataFrame) -> int:
+    slowest = pd.to_numeric(frame["train_throughput"]).min()
+    return 2 if slowest < 10 else 1 if slowest < 100 else 0
+
+
+def _counts(row: pd.Series) -> dict[str, str]:
+    params, macs = float(row["params"]), float(row["macs"])
+    return {
+        "params M": number(params / 1e6, 1 if params >= 1e7 else 4),
+        "MACs G": number(macs / 1e9, 1 if macs >= 1e9 else 4),
+    }
+
+
+def _front_table(frame: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for _, row in front(frame).iterrows():
+        cells = {"trial": str(row["number"])}
+        for name in frame.columns:
+            if name.startswith("param."):
+                cells[name.removeprefix("param.")] = f"{row[name]:g}" if _is_number(row[name]) else str(row[name])
+        cells |= {
+            "val accuracy %": number(row["val_accuracy"]),
+            "test accuracy %": number(row["test_accuracy"]),
+            "train images/s": number(row["train_throughput"], _speed_digits(frame)),
+            "train ratio, quartiles": spread(row["train_ratio"], row["train_ratio_low"], row["train_ratio_high"], 3),
+        }
+        rows.append(cells | _counts(row))
+    return pd.DataFrame(rows)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def paper_table(frame: pd.DataFrame) -> pd.DataFrame | None:
+    """Return published rows beside ours, or None where the study names none.
+
+    Accuracies as differences from either side's baseline row, throughput as ratios to it: levels of another
+    data set or machine cannot be compared. The paper's baseline is the row that our baseline arm names.
+    """
+    definition = frame.attrs["definition"]
+    published = definition.get("paper")
+    if not published:
+        return None
+    theirs = published["rows"]
+    base = theirs.get(definition["baseline"])
+    ours = effects(frame).set_index("arm")
+    rows = []
+    for arm, row in theirs.items():
+        if arm not in ours.index:
+            continue
+        own = ours.loc[arm]
+        cells = {"arm": arm}
+        if "effect" in ours.columns:
+            cells["effect, ours (points)"] = (
+                "reference"
+                if arm == definition["baseline"]
+                else spread(own["effect"], own["effect_low"], own["effect_high"], sign=True)
+            )
+        if base is not None:
+            cells["effect, paper (points, one seed)"] = (
+                "reference" if row is base else number(row["top1"] - base["top1"], 1, sign=True)
+            )
+        for mode in ("train", "infer"):
+            cells[f"{mode} ratio, ours"] = spread(
+                own[f"{mode}_ratio"], own[f"{mode}_ratio_low"], own[f"{mode}_ratio_high"], 3
+            )
+            if base is not None:
+                cells[f"{mode} ratio, paper"] = number(row[mode] / base[mode], 3)
+        cells |= {f"{name}, ours": value for name, value in _counts(own).items()}
+        cells |= {"params M, paper": f"{row['params']:g}", "MACs G, paper": f"{row['macs']:g}"}
+        rows.append(cells)
+    return pd.DataFrame(rows)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Return a GitHub-style table."""
+    head = [str(name) for name in table.columns]
+    body = [[str(cell).replace("|", "\\|") for cell in row] for row in table.itertuples(index=False)]
+    align = ["---", *["--:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, align, *body]) + "\n"
+
+
+def terminal_table(frame: pd.DataFrame) -> Table:
+    """Return the main table for a terminal."""
+    text = main_table(frame)
+    table = Table(title=frame.attrs["study"], title_justify="left", show_lines=False)
+    for index, name in enumerate(text.columns):
+        table.add_column(str(name), justify="left" if index == 0 else "right")
+    for row in text.itertuples(index=False):
+        table.add_row(*(str(cell) for cell in row))
+    return table

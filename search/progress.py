@@ -1,0 +1,105 @@
+"""What a person sees while a study runs, and what a log file gets."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+def outcome(trial: FrozenTrial) -> str:
+    """Say in one line what came of a trial."""
+    attrs = trial.user_attrs
+    name = f"{attrs.get('arm', f'trial {trial.number}')}, seed {attrs.get('seed', 0)}"
+    if trial.state is not TrialState.COMPLETE:
+        return f"{name}: failed: {attrs.get('failure', 'for no known reason')}"
+    parts = []
+    if attrs.get("test_accuracy") is not None:
+        parts.append(f"val {attrs['val_accuracy']:.2f} %, test {attrs['test_accuracy']:.2f} %")
+    parts.append(f"train {attrs['throughput']['train']['median']:,.0f} images/s")
+    parts.append(f"{attrs['seconds']['total']:.1f} s")
+    return f"{name}: {', '.join(parts)}"
+
+
+class LiveProgress:
+    """One bar over the trials with the time left, one line for what runs now; for a terminal."""
+
+    def __init__(self, console: Console, total: int, done: int) -> None:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False))
+        self.progress = Progress(*columns, *times, console=console, speed_estimate_period=600)
+        self.trials = self.progress.add_task("trials", total=total, completed=done)
+        self.now = self.progress.add_task("starting", total=None)
+        self.name = ""
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def measuring(self, done: int, total: int) -> None:
+        """Show the measurement's blocks."""
+        self.progress.update(self.now, description="measuring throughput", completed=done, total=total)
+
+    def started(self, number: int, name: str) -> None:
+        """Show which trial runs."""
+        self.name = name
+        self.progress.reset(self.now, description=name, total=None)
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """Show how the trial goes."""
+        text = f"{self.name} · epoch {row['epoch']:.0f} · val {row['val_accuracy']:.1f} %"
+        self.progress.update(self.now, description=text)
+
+    def finished(self, trial: FrozenTrial) -> None:
+        """Keep a line of the trial above the bars."""
+        self.progress.console.print(f"[dim]{trial.number:4d}[/]  {outcome(trial)}", highlight=False)
+        self.progress.advance(self.trials)
+
+
+class LineProgress:
+    """A line a trial, for a log."""
+
+    def __init__(self, console: Console, total: int, done: int) -> None:
+        self.console, self.total, self.done = console, total, done
+        self.started_at = time.monotonic()
+        self.measured = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def measuring(self, done: int, total: int) -> None:
+        """Say once that throughput is measured."""
+        if not self.measured:
+            self.console.out("measuring throughput", highlight=False)
+        self.measured = True
+
+    def started(self, number: int, name: str) -> None:
+        """Say nothing: the line comes when the trial ends."""
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """Say nothing: the curves are in the record."""
+
+    def finished(self, trial: FrozenTrial) -> None:
+        """Write the trial's line."""
+        self.done += 1
+        self.console.out(f"{self.done}/{self.total} {outcome(trial)}", highlight=False)

@@ -1,0 +1,212 @@
+"""The main job: python -m search.run --study kernel_ablation."""
+
+import argparse
+import json
+import logging
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+from rich.console import Console
+from rich.table import Table
+
+from search import storage as store
+from search.defaults import DEFAULT_OUT
+from search.study import Study, list_scales, list_studies, load_study
+from space.errors import InputError
+
+EPILOG = """examples:
+  python -m search.run --list                                    the studies and scales that come along
+  python -m search.run --study kernel_ablation                   minutes on a laptop's CPU
+  python -m search.run --study kernel_ablation --dry-run         what would run, and for how long
+  python -m search.run --study kernel_ablation --seeds 5         two more seeds an arm, later
+  python -m search.run --study pareto_search --set sampler=nsga2 --set trials=40 --name my_search
+  python -m search.run --study my_question.yaml --scale cifar --set data.root=DATA_DIR
+  python -m search.run --study paper_table8 --scale imagenet --set data.root=IMAGENET_DIR
+
+The same command again goes on where it stopped; finished trials are never repeated.
+exit codes: 0 done, 1 something failed, 2 a mistake in the command or its files, 130 interrupted
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a study; return the exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    err = Console(stderr=True)
+    try:
+        if args.list:
+            _print_list(Console())
+            return 0
+        if args.study is None:
+            raise InputError("nothing to run: give --study NAME, or --list to see the studies")
+        study = load_study(args.study, args.scale, _overrides(args), name=args.name)
+        if args.dry_run:
+            from search.forecast import print_forecast
+
+            print_forecast(study, Console(), as_json=args.json)
+            return 0
+        return _run(study, args, err)
+    except InputError as error:
+        err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        err.print("interrupted; nothing finished is lost. To go on: " + _command(argv), markup=False)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m search.run",
+        description="Run a study: measure, train and compare its architectures, and write the report.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--study", metavar="NAME|FILE", help="a study that comes along (see --list) or a YAML file of your own")
+    add("--scale", metavar="NAME|FILE", help="at which size to ask: network, data, recipe (default: laptop)")
+    add("--set", metavar="PATH=VALUE", action="append", default=[], help="change a field, e.g. recipe.epochs=2")
+    add("--seeds", type=int, metavar="N", help="seeds an arm; more than before adds the missing ones")
+    add("--name", help="the name to keep the study under (default: its file's)")
+    add("--list", action="store_true", help="list the studies with their questions, and the scales")
+    add("--dry-run", action="store_true", help="show the planned trials, their counts and the time; run nothing")
+    add("--out", metavar="DIR", default=DEFAULT_OUT, help="where reports and databases go (default: %(default)s)")
+    add("--storage", metavar="URL", help="Optuna storage (default: sqlite:///OUT/studies.db)")
+    add("--tracking-uri", metavar="URI", help="MLflow store (default: sqlite:///OUT/mlflow.db)")
+    add("--json", action="store_true", help="print a machine-readable summary on standard output")
+    return parser
+
+
+def _overrides(args: argparse.Namespace) -> list[str]:
+    return [*args.set, *([f"seeds={args.seeds}"] if args.seeds is not None else [])]
+
+
+def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
+    # Imported here, so that --help and mistakes in the command answer at once.
+    from lightning_modules.data import load
+    from search.analysis import load as load_records
+    from search.analysis import terminal_table, write_report
+    from search.plan import open_study
+    from search.progress import LineProgress, LiveProgress
+    from lightning_modules.precision import resolve_device
+    from search.tracking import Tracker
+    from search.worker import FINISHED, Worker
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    began = time.monotonic()
+    out = Path(args.out)
+    storage_url = args.storage or f"sqlite:///{out / 'studies.db'}"
+    tracking_uri = args.tracking_uri or f"sqlite:///{out / 'mlflow.db'}"
+    device = resolve_device(study.device)
+    # The data and both stores are tried before anything is written to them.
+    data = load(study.data) if study.kind != "table" else None
+    storage = store.open_storage(storage_url)
+    opened = open_study(study, storage)
+    tracker = Tracker(tracking_uri, study=opened, definition=opened.user_attrs["definition"], out=out)
+    folder = out / study.full_name
+    _make(folder)
+
+    states = [trial.state for trial in opened.get_trials(deepcopy=False)]
+    total = study.trials if study.kind == "search" else len(states)
+    done = sum(state in FINISHED for state in states)
+    progress = LiveProgress if err.is_terminal else LineProgress
+    err.print(f"{study.full_name}: {study.question}", markup=False, highlight=False)
+    with progress(err, total, done) as watcher:
+        workdir = folder / "work"
+        worker = Worker(
+            study, opened, storage, data=data, device=device, workdir=workdir, watcher=_Copying(watcher, tracker)
+        )
+        try:
+            worker.run()
+        finally:
+            tracker.sync()
+
+    frame = load_records(study.full_name, storage=storage)
+    command = f"python -m search.run {shlex.join(_repeat(args))}"
+    written = write_report(frame, folder, command=command)
+    tracker.log_report(written)
+    complete = sum(t.state is TrialState.COMPLETE for t in opened.get_trials(deepcopy=False))
+    failed = sum(t.state is TrialState.FAIL for t in opened.get_trials(deepcopy=False))
+    if args.json:
+        print(json.dumps(_summary(study, frame, written, storage_url, tracking_uri, time.monotonic() - began)))
+    else:
+        err.print(
+            f"report   {written['report']}\n"
+            f"records  {store.masked(storage_url)}\n"
+            f"browse   mlflow ui --backend-store-uri {store.masked(tracking_uri)}   (or: make ui)",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        Console().print(terminal_table(frame))
+    if failed:
+        err.print(f"{failed} of {complete + failed} trials failed; the report says why", style="yellow")
+    return 0 if complete else 1
+
+
+class _Copying:
+    """Passes everything on to the progress display, and each finished trial to MLflow as well."""
+
+    def __init__(self, watcher: Any, tracker: Any) -> None:
+        self.measuring, self.started, self.epoch = watcher.measuring, watcher.started, watcher.epoch
+        self._finished, self._sync = watcher.finished, tracker.sync
+
+    def finished(self, trial: optuna.trial.FrozenTrial) -> None:
+        self._finished(trial)
+        self._sync()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {folder}: cannot be created: {error.strerror}") from error
+
+
+def _repeat(args: argparse.Namespace) -> list[str]:
+    """Return the arguments that ask the same question again, wherever its records are kept."""
+    parts = ["--study", args.study]
+    for flag, value in (("--scale", args.scale), ("--seeds", args.seeds), ("--name", args.name)):
+        parts += [flag, str(value)] if value is not None else []
+    return parts + [part for change in args.set for part in ("--set", change)]
+
+
+def _command(argv: Sequence[str] | None) -> str:
+    return f"python -m search.run {shlex.join(sys.argv[1:] if argv is None else argv)}"
+
+
+def _summary(
+    study: Study, frame: Any, written: dict[str, Path], storage: str, tracking: str, seconds: float
+) -> dict[str, Any]:
+    from search.analysis import summary
+
+    return {
+        "study": study.full_name,
+        "question": study.question,
+        **summary(frame),
+        "report": str(written["report"]),
+        "storage": store.masked(storage),
+        "tracking_uri": store.masked(tracking),
+        "seconds": round(seconds, 1),
+    }
+
+
+def _print_list(console: Console) -> None:
+    for title, entries in (("study", list_studies()), ("scale", list_scales())):
+        table = Table(title, "question" if title == "study" else "what it is", box=None, pad_edge=False)
+        for name, text in entries.items():
+            table.add_row(name, text)
+        console.print(table)
+        console.print()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

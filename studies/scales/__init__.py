@@ -1,0 +1,1 @@
+"""At what size a question is asked, one YAML file each."""
