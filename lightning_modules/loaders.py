@@ -73,7 +73,9 @@ class MemoryLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         if self.seed is None:
-            yield from zip(self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
+            yield from zip(
+                self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True
+            )
             return
         # Its own generator: the order of the images depends on nothing but seed and epoch.
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)

@@ -35,9 +35,7 @@ def evaluate(
     if data is not None:
         pl.seed_everything(job.seed, verbose=False)
         network = build(job.architecture)
-        result = fit(
-            network, data, recipe, seed=job.seed, workdir=workdir, device=device, on_epoch=on_epoch
-        )
+        result = fit(network, data, recipe, seed=job.seed, workdir=workdir, device=device, on_epoch=on_epoch)
         record |= {
             "val_accuracy": result.val_accuracy,
             "val_top5": result.val_top5,

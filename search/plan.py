@@ -117,7 +117,9 @@ def paper_rows(study: Study) -> dict[str, Any] | None:
     named = {arm: spec.paper for arm, spec in study.arms.items() if spec.paper is not None}
     for arm, row in named.items():
         if row not in rows:
-            raise InputError(f"arms.{arm}.paper: {study.paper} has no row {row!r}; allowed: {', '.join(rows)}")
+            raise InputError(
+                f"arms.{arm}.paper: {study.paper} has no row {row!r}; allowed: {', '.join(rows)}"
+            )
     machine = published["machine"]
     return {
         "source": f"{published['paper']}, {study.paper}",
@@ -148,7 +150,9 @@ def _enqueue(wanted: list[Job], opened: optuna.Study) -> None:
 
 def _enqueue_base(study: Study, opened: optuna.Study) -> None:
     """Let a search start from its base, the reference of every throughput ratio, where the space holds it."""
-    if opened.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)):
+    if opened.get_trials(
+        deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
+    ):
         return
     if (chosen := study.space.choices_of(study.base)) is not None:
         opened.enqueue_trial(chosen)

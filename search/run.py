@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     err = Console(stderr=True)
     try:
         if args.list:
-            _print_list(Console())
+            _print_list(_stdout())
             return 0
         if args.study is None:
             raise InputError("nothing to run: give --study NAME, or --list to see the studies")
@@ -50,14 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.dry_run:
             from search.forecast import print_forecast
 
-            print_forecast(study, Console(), as_json=args.json)
+            print_forecast(study, _stdout(), as_json=args.json)
             return 0
         return _run(study, args, err)
     except InputError as error:
         err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
-        err.print("interrupted; nothing finished is lost. To go on: " + _command(argv), markup=False)
+        err.print(
+            "interrupted; nothing finished is lost. To go on: " + _command(argv), markup=False, soft_wrap=True
+        )
         return 130
 
 
@@ -69,14 +71,33 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--study", metavar="NAME|FILE", help="a study that comes along (see --list) or a YAML file of your own")
+    add(
+        "--study",
+        metavar="NAME|FILE",
+        help="a study that comes along (see --list) or a YAML file of your own",
+    )
     add("--scale", metavar="NAME|FILE", help="at which size to ask: network, data, recipe (default: laptop)")
-    add("--set", metavar="PATH=VALUE", action="append", default=[], help="change a field, e.g. recipe.epochs=2")
+    add(
+        "--set",
+        metavar="PATH=VALUE",
+        action="append",
+        default=[],
+        help="change a field, e.g. recipe.epochs=2",
+    )
     add("--seeds", type=int, metavar="N", help="seeds an arm; more than before adds the missing ones")
     add("--name", help="the name to keep the study under (default: its file's)")
     add("--list", action="store_true", help="list the studies with their questions, and the scales")
-    add("--dry-run", action="store_true", help="show the planned trials, their counts and the time; run nothing")
-    add("--out", metavar="DIR", default=DEFAULT_OUT, help="where reports and databases go (default: %(default)s)")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="show the planned trials, their counts and the time; run nothing",
+    )
+    add(
+        "--out",
+        metavar="DIR",
+        default=DEFAULT_OUT,
+        help="where reports and databases go (default: %(default)s)",
+    )
     add("--storage", metavar="URL", help="Optuna storage (default: sqlite:///OUT/studies.db)")
     add("--tracking-uri", metavar="URI", help="MLflow store (default: sqlite:///OUT/mlflow.db)")
     add("--json", action="store_true", help="print a machine-readable summary on standard output")
@@ -89,13 +110,12 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 
 def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     # Imported here, so that --help and mistakes in the command answer at once.
-    from lightning_modules.data import load
+    from lightning_modules.precision import resolve_device
     from search.analysis import load as load_records
     from search.analysis import terminal_table, write_report
     from search.plan import open_study
     from search.progress import LineProgress, LiveProgress
-    from lightning_modules.precision import resolve_device
-    from search.tracking import Tracker
+    from search.tracking import Tracker, check_reachable
     from search.worker import FINISHED, Worker
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -107,7 +127,9 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     tracking_uri = args.tracking_uri or f"sqlite:///{out / 'mlflow.db'}"
     device = resolve_device(study.device)
     # The data and both stores are tried before anything is written to them.
-    data = load(study.data) if study.kind != "table" else None
+    data = study.data.load() if study.kind != "table" else None
+    check_reachable(tracking_uri)
+    _make(out)
     storage = store.open_storage(storage_url)
     opened = open_study(study, storage)
     tracker = Tracker(tracking_uri, study=opened, definition=opened.user_attrs["definition"], out=out)
@@ -118,11 +140,17 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     total = study.trials if study.kind == "search" else len(states)
     done = sum(state in FINISHED for state in states)
     progress = LiveProgress if err.is_terminal else LineProgress
-    err.print(f"{study.full_name}: {study.question}", markup=False, highlight=False)
+    err.print(f"{study.full_name}: {study.question}", markup=False, highlight=False, soft_wrap=True)
     with progress(err, total, done) as watcher:
         workdir = folder / "work"
         worker = Worker(
-            study, opened, storage, data=data, device=device, workdir=workdir, watcher=_Copying(watcher, tracker)
+            study,
+            opened,
+            storage,
+            data=data,
+            device=device,
+            workdir=workdir,
+            watcher=_Copying(watcher, tracker),
         )
         try:
             worker.run()
@@ -136,7 +164,9 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     complete = sum(t.state is TrialState.COMPLETE for t in opened.get_trials(deepcopy=False))
     failed = sum(t.state is TrialState.FAIL for t in opened.get_trials(deepcopy=False))
     if args.json:
-        print(json.dumps(_summary(study, frame, written, storage_url, tracking_uri, time.monotonic() - began)))
+        print(
+            json.dumps(_summary(study, frame, written, storage_url, tracking_uri, time.monotonic() - began))
+        )
     else:
         err.print(
             f"report   {written['report']}\n"
@@ -146,7 +176,7 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
             highlight=False,
             soft_wrap=True,
         )
-        Console().print(terminal_table(frame))
+        _stdout().print(terminal_table(frame))
     if failed:
         err.print(f"{failed} of {complete + failed} trials failed; the report says why", style="yellow")
     return 0 if complete else 1
@@ -162,6 +192,12 @@ class _Copying:
     def finished(self, trial: optuna.trial.FrozenTrial) -> None:
         self._finished(trial)
         self._sync()
+
+
+def _stdout() -> Console:
+    """Return a console that folds nothing where nobody watches."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
 
 
 def _make(folder: Path) -> None:

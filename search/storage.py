@@ -13,11 +13,11 @@ from space.errors import InputError
 
 
 def masked(url: str) -> str:
-    """Return the URL with its password hidden."""
+    """Return the URL with its password hidden; of text that is no URL, what cannot hold a password."""
     try:
         return make_url(url).render_as_string(hide_password=True)
     except ArgumentError:
-        return "the URL given"
+        return repr(url.rpartition("@")[2])
 
 
 def open_storage(url: str) -> RDBStorage:

@@ -3,7 +3,6 @@
 import os
 import platform
 import traceback
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +19,6 @@ from search.evaluate import evaluate, values
 from search.plan import Job, job
 from search.study import Study
 from search.throughput import Candidate, measure
-from space import Architecture
 from space.errors import InputError
 
 FINISHED = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)

@@ -14,8 +14,6 @@ from lightning_modules.data.digits import Digits
 from lightning_modules.data.pathfinder import Pathfinder
 from lightning_modules.data.timm_data import TimmData
 
-DataConfig = Annotated[
-    Digits | Alignment | DigitPairs | Pathfinder | TimmData, Field(discriminator="name")
-]
+DataConfig = Annotated[Digits | Alignment | DigitPairs | Pathfinder | TimmData, Field(discriminator="name")]
 
 __all__ = ["Alignment", "Data", "DataConfig", "DigitPairs", "Digits", "Pathfinder", "TimmData"]

@@ -35,7 +35,10 @@ class Digits(BaseModel):
         splits = {}
         for split, (images, labels) in split_digits().items():
             large = interpolate(
-                torch.from_numpy(images).unsqueeze(1), size=self.resolution, mode="bilinear", align_corners=False
+                torch.from_numpy(images).unsqueeze(1),
+                size=self.resolution,
+                mode="bilinear",
+                align_corners=False,
             )
             splits[split] = (large.squeeze(1).numpy(), labels)
         return in_memory(self.name, splits, 10)
@@ -49,5 +52,6 @@ def split_digits() -> dict[str, tuple[Images, Labels]]:
     rest, test = train_test_split(np.arange(len(labels)), test_size=360, random_state=0, stratify=labels)
     train, val = train_test_split(rest, test_size=360, random_state=0, stratify=labels[rest])
     return {
-        name: (images[index], labels[index]) for name, index in (("train", train), ("val", val), ("test", test))
+        name: (images[index], labels[index])
+        for name, index in (("train", train), ("val", val), ("test", test))
     }

@@ -46,7 +46,9 @@ class TimmData(BaseModel):
         if self.val_split is not None:
             val = self._split(self.val_split)
         elif isinstance(train, IterableDataset):
-            raise InputError(f"data.val_split: {self.dataset!r} is read as a stream, so a split must be named")
+            raise InputError(
+                f"data.val_split: {self.dataset!r} is read as a stream, so a split must be named"
+            )
         else:
             order = np.random.default_rng(self.data_seed).permutation(len(train))
             held = max(1, round(len(train) * self.val_share))

@@ -4,7 +4,7 @@ from search.analysis.effects import effects
 from search.analysis.fronts import front, hypervolume, importances
 from search.analysis.records import load
 from search.analysis.report import answer, write_report
-from search.analysis.tables import main_table, paper_table, terminal_table
+from search.analysis.tables import main_table, paper_table, summary, terminal_table
 
 __all__ = [
     "answer",
@@ -15,6 +15,7 @@ __all__ = [
     "load",
     "main_table",
     "paper_table",
+    "summary",
     "terminal_table",
     "write_report",
 ]

@@ -56,7 +56,14 @@ def effects(frame: pd.DataFrame) -> pd.DataFrame:
             "seconds": own["seconds_total"].mean(),
         }
         for mode in ("train", "infer"):
-            for name in ("throughput", "throughput_low", "throughput_high", "ratio", "ratio_low", "ratio_high"):
+            for name in (
+                "throughput",
+                "throughput_low",
+                "throughput_high",
+                "ratio",
+                "ratio_low",
+                "ratio_high",
+            ):
                 row[f"{mode}_{name}"] = own[f"{mode}_{name}"].astype(float).median()
         if column is not None:
             row |= _accuracy(own, baseline, column, bool(first["baseline"]))

@@ -52,7 +52,9 @@ def forest(frame: pd.DataFrame) -> Figure | None:
     for y, row in table.iterrows():
         colour = colours[row["factor"]]
         if np.isfinite(row["effect_low"]):
-            axes.plot([row["effect_low"], row["effect_high"]], [y, y], color=colour, lw=2.4, solid_capstyle="butt")
+            axes.plot(
+                [row["effect_low"], row["effect_high"]], [y, y], color=colour, lw=2.4, solid_capstyle="butt"
+            )
         seeds = differences(frame, row["arm"])
         axes.scatter(seeds, np.full(len(seeds), y), s=12, color=colour, alpha=0.55, lw=0, zorder=3)
         axes.scatter([row["effect"]], [y], s=42, color=colour, edgecolor="white", lw=0.8, zorder=4)
@@ -60,7 +62,9 @@ def forest(frame: pd.DataFrame) -> Figure | None:
     axes.set_yticks(range(len(table)), table["arm"])
     axes.set_ylim(len(table) - 0.4, -0.6)
     baseline = next(iter(frame.loc[frame["baseline"], "arm"]), "the baseline")
-    axes.set_xlabel(f"accuracy minus that of “{baseline}”, percentage points\nbar: 95 % interval, small dots: seeds")
+    axes.set_xlabel(
+        f"accuracy minus that of “{baseline}”, percentage points\nbar: 95 % interval, small dots: seeds"
+    )
     axes.grid(axis="x", color=GREY, alpha=0.25, lw=0.6)
     axes.tick_params(axis="y", length=0)
     return figure
@@ -173,12 +177,23 @@ def search_front(frame: pd.DataFrame) -> Figure | None:
     best = front(frame)
     colour = sns.color_palette("colorblind")[3]
     figure, axes = _axes(6.6, 4.4)
-    axes.scatter(done["train_throughput"], done["accuracy"], s=26, color=GREY, alpha=0.6, lw=0, label="trials")
+    axes.scatter(
+        done["train_throughput"], done["accuracy"], s=26, color=GREY, alpha=0.6, lw=0, label="trials"
+    )
     axes.step(best["train_throughput"], best["accuracy"], where="pre", color=colour, lw=1.4)
-    axes.scatter(best["train_throughput"], best["accuracy"], s=44, color=colour, ec="white", label="front", zorder=3)
+    axes.scatter(
+        best["train_throughput"], best["accuracy"], s=44, color=colour, ec="white", label="front", zorder=3
+    )
     base = done[done["baseline"]]
     axes.scatter(
-        base["train_throughput"], base["accuracy"], marker="D", s=60, fc="none", ec=INK, label="base", zorder=4
+        base["train_throughput"],
+        base["accuracy"],
+        marker="D",
+        s=60,
+        fc="none",
+        ec=INK,
+        label="base",
+        zorder=4,
     )
     _label_points(axes, best["train_throughput"], best["accuracy"], best["arm"])
     axes.set_xlabel("training throughput, images/s")
@@ -195,7 +210,9 @@ def hypervolume_figure(frame: pd.DataFrame) -> Figure | None:
     if len(volume) < 2:
         return None
     figure, axes = _axes(6.6, 2.8)
-    axes.step(range(1, len(volume) + 1), volume, where="post", color=sns.color_palette("colorblind")[0], lw=1.7)
+    axes.step(
+        range(1, len(volume) + 1), volume, where="post", color=sns.color_palette("colorblind")[0], lw=1.7
+    )
     axes.set_xlabel("complete trials")
     axes.set_ylabel("hypervolume\n(points × relative speed)")
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -208,7 +225,9 @@ def importances_figure(frame: pd.DataFrame) -> Figure | None:
     table = importances(frame)
     if table.empty:
         return None
-    long = table.rename_axis("dimension").reset_index().melt("dimension", var_name="score", value_name="share")
+    long = (
+        table.rename_axis("dimension").reset_index().melt("dimension", var_name="score", value_name="share")
+    )
     long["score"] = long["score"].map({"accuracy": "accuracy", "train_throughput": "training throughput"})
     figure, axes = _axes(6.6, 1.0 + 0.5 * len(table))
     sns.barplot(long, y="dimension", x="share", hue="score", palette="colorblind", ax=axes)
@@ -241,11 +260,26 @@ def _label_points(axes: Axes, x: pd.Series, y: pd.Series, names: pd.Series) -> N
     scale = 72 / axes.figure.dpi
     for (px, py), name, xy in zip(points, names, zip(x, y, strict=True), strict=True):
         width, height = 4.7 * len(name) / scale, 10 / scale
-        for dx, dy in ((8, 0), (8, 9), (8, -9), (-8 - width, 0), (-8 - width, 9), (-8 - width, -9), (8, 18), (8, -18)):
+        for dx, dy in (
+            (8, 0),
+            (8, 9),
+            (8, -9),
+            (-8 - width, 0),
+            (-8 - width, 9),
+            (-8 - width, -9),
+            (8, 18),
+            (8, -18),
+        ):
             box = (px + dx, py + dy - height / 2, px + dx + width, py + dy + height / 2)
             if not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
                 break
         taken.append(box)
         axes.annotate(
-            name, xy, xytext=(dx * scale, dy * scale), textcoords="offset points", va="center", fontsize=7.5, color=INK
+            name,
+            xy,
+            xytext=(dx * scale, dy * scale),
+            textcoords="offset points",
+            va="center",
+            fontsize=7.5,
+            color=INK,
         )

@@ -82,13 +82,16 @@ def importances(frame: pd.DataFrame) -> pd.DataFrame:
         study = optuna.create_study(direction="maximize")
         study.add_trials([_as_trial(row, sampled, score, done) for _, row in done.iterrows()])
         shares[score] = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
-    table = pd.DataFrame(shares, index=pd.Index(sampled), columns=["accuracy", "train_throughput"]).astype(float)
+    table = pd.DataFrame(shares, index=pd.Index(sampled), columns=["accuracy", "train_throughput"]).astype(
+        float
+    )
     return table.set_axis(table.index.str.removeprefix("param.")).sort_values(scores, ascending=False)
 
 
 def _as_trial(row: pd.Series, sampled: list[str], score: str, done: pd.DataFrame) -> FrozenTrial:
     choices = {
-        name: optuna.distributions.CategoricalDistribution(sorted(done[name].unique().tolist())) for name in sampled
+        name: optuna.distributions.CategoricalDistribution(sorted(done[name].unique().tolist()))
+        for name in sampled
     }
     return create_trial(
         state=TrialState.COMPLETE,

@@ -86,7 +86,11 @@ def answer(frame: pd.DataFrame) -> str:
 
 
 def _page(
-    frame: pd.DataFrame, figures: dict[str, Figure], main: pd.DataFrame, paper: pd.DataFrame | None, command: str
+    frame: pd.DataFrame,
+    figures: dict[str, Figure],
+    main: pd.DataFrame,
+    paper: pd.DataFrame | None,
+    command: str,
 ) -> str:
     definition = frame.attrs["definition"]
     states = frame["state"].value_counts()
@@ -133,9 +137,7 @@ def _svg(figure: Figure) -> Markup:
 
 def _reading(frame: pd.DataFrame) -> str:
     rounds = (frame.attrs["definition"].get("throughput") or {}).get("rounds")
-    speed = (
-        f"Throughput: median over {rounds} rounds; ratios are taken within each round, brackets hold their quartiles."
-    )
+    speed = f"Throughput: median over {rounds} rounds; ratios are taken within each round, brackets hold their quartiles."
     if accuracy_column(frame) is None:
         return speed
     if frame.attrs["definition"].get("kind") == "search":

@@ -84,12 +84,16 @@ def _front_table(frame: pd.DataFrame) -> pd.DataFrame:
         cells = {"trial": str(row["number"])}
         for name in frame.columns:
             if name.startswith("param."):
-                cells[name.removeprefix("param.")] = f"{row[name]:g}" if _is_number(row[name]) else str(row[name])
+                cells[name.removeprefix("param.")] = (
+                    f"{row[name]:g}" if _is_number(row[name]) else str(row[name])
+                )
         cells |= {
             "val accuracy %": number(row["val_accuracy"]),
             "test accuracy %": number(row["test_accuracy"]),
             "train images/s": number(row["train_throughput"], _speed_digits(frame)),
-            "train ratio, quartiles": spread(row["train_ratio"], row["train_ratio_low"], row["train_ratio_high"], 3),
+            "train ratio, quartiles": spread(
+                row["train_ratio"], row["train_ratio_low"], row["train_ratio_high"], 3
+            ),
         }
         rows.append(cells | _counts(row))
     return pd.DataFrame(rows)
@@ -138,6 +142,21 @@ def paper_table(frame: pd.DataFrame) -> pd.DataFrame | None:
         cells |= {"params M, paper": f"{row['params']:g}", "MACs G, paper": f"{row['macs']:g}"}
         rows.append(cells)
     return pd.DataFrame(rows)
+
+
+def summary(frame: pd.DataFrame) -> dict[str, Any]:
+    """Return the study's result as plain data that JSON can hold: counts of trials, and a row an arm or choice."""
+    table = front(frame) if _kind(frame) == "search" else effects(frame)
+    table = table.drop(columns=["curves", "architecture"], errors="ignore")
+    rows = [
+        {
+            key: None if pd.isna(value) else getattr(value, "item", lambda value=value: value)()
+            for key, value in row.items()
+        }
+        for row in table.to_dict("records")
+    ]
+    states = {str(state).lower(): int(count) for state, count in frame["state"].value_counts().items()}
+    return {"trials": states, "result": rows}
 
 
 def markdown(table: pd.DataFrame) -> str:

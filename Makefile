@@ -1,0 +1,58 @@
+# Two commands do everything: `make study` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STUDY ?= kernel_ablation
+SCALE ?= laptop
+PORT ?= 5000
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help study test lint types check ui clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 16
+
+study: $(VENV)/.installed ## run a study: make study [STUDY=kernel_ablation] [SCALE=laptop]
+	$(BIN)/python -m search.run --study $(STUDY) --scale $(SCALE)
+
+test: $(VENV)/.installed-dev ## install what the tests need, and run them
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || $(MAKE) --no-print-directory browser
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev ## ruff: lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev ## mypy, strict
+	$(BIN)/mypy
+
+check: lint types test ## all of it
+
+ui: $(VENV)/.installed ## browse the studies in MLflow, on loopback: make ui [PORT=5000]
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1
+
+clean: ## remove the virtual environment and caches, keep runs/
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+
+# The browser test skips itself where this cannot be done (no Debian, no root).
+.PHONY: browser
+browser:
+	-@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing chromium for the browser test"; \
+		(apt-get update && apt-get install --yes --no-install-recommends chromium chromium-driver) >/dev/null 2>&1 \
+			|| echo "chromium could not be installed; the browser test will be skipped"; \
+	fi
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing (minutes, several GB, once)"
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(INSTALL) --editable '.[dev]'
+	@touch $@

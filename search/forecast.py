@@ -1,0 +1,99 @@
+"""What a study would run, and for how long: planned trials, counts and a time, nothing trained or stored."""
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from search.plan import Job, job, paper_rows
+from search.study import Study
+from search.throughput import Candidate, Protocol, measure
+from space.errors import InputError
+
+
+def print_forecast(study: Study, console: Console, *, as_json: bool) -> None:
+    """Print the plan as a table, or as JSON."""
+    plan = forecast(study)
+    if as_json:
+        print(json.dumps(plan))
+        return
+    table = Table(
+        "arm", "factor", "seeds", "params", "MACs", "pixels", title=f"{study.full_name} (nothing is run)"
+    )
+    for row in plan["arms"]:
+        counts = (f"{row['params']:,}", f"{row['macs']:,}", str(row["resolution"]))
+        table.add_row(row["arm"], row["factor"], str(plan["seeds"]), *counts)
+    console.print(study.question, markup=False)
+    console.print(table)
+    if study.kind == "search":
+        space = study.space
+        console.print(
+            f"{study.trials} trials by {study.sampler} out of at most {space.combinations:,} combinations:"
+        )
+        for name, dimension in study.dimensions.items():
+            console.print(
+                f"  {name}: {', '.join(map(str, dimension.values))}   ({dimension.path})", markup=False
+            )
+    console.print(f"{plan['trials']} trials. {plan['time']}", markup=False, highlight=False)
+
+
+def forecast(study: Study) -> dict[str, Any]:
+    """Return the plan as plain data; ``seconds`` is None where the size of the data is only known by reading it."""
+    paper_rows(study)
+    arms = [_base(study)] if study.kind == "search" else [job(study, arm, 0) for arm in study.arms]
+    trials = study.trials if study.kind == "search" else len(arms) * study.seeds
+    seconds, words = _time(study, trials)
+    rows = [
+        {key: value for key, value in one.attrs().items() if key not in ("architecture", "seed")}
+        for one in arms
+    ]
+    return {
+        "study": study.full_name,
+        "arms": rows,
+        "seeds": study.seeds if study.kind != "search" else 1,
+        "trials": trials,
+        "seconds": seconds,
+        "time": words,
+    }
+
+
+def _base(study: Study) -> Job:
+    return Job("base", "", True, 0, study.base, study.data.resolution)
+
+
+def _time(study: Study, trials: int) -> tuple[float | None, str]:
+    """Estimate from a few training steps of the base, timed now, and the images that a trial trains on."""
+    blocks = study.throughput.rounds * len(study.throughput.modes)
+    measuring = (
+        study.throughput.block_seconds * blocks * (trials * 2 if study.kind == "search" else len(study.arms))
+    )
+    if study.kind == "table":
+        return None, "Time: a few training steps and inferences of each model."
+    images = getattr(study.data, "train_size", None)
+    if images is None:
+        return None, "Time: not known before the data are read."
+    quick = Protocol(batch_size=min(32, study.recipe.batch_size), rounds=3, block_seconds=0.1, warmup_steps=1)
+    found = measure(
+        {"base": Candidate(study.base, study.data.resolution)},
+        reference="base",
+        protocol=quick.model_copy(update={"precision": study.recipe.precision}),
+        device=study.device,
+    )["base"]
+    if "failure" in found:
+        raise InputError(f"the base network cannot run here: {found['failure']}")
+    epochs = study.recipe.total_epochs
+    evaluated = epochs * study.data.val_size + study.data.test_size
+    each = epochs * images / found["train"]["median"] + evaluated / found["infer"]["median"]
+    total = trials * each + measuring
+    return total, (
+        f"Time: about {_words(total)}, from the base's speed in this second "
+        f"({found['train']['median']:,.0f} training images/s): {_words(each)} a trial, one after another."
+    )
+
+
+def _words(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,251 @@
+"""MLflow: a copy of the study to browse. The only file that imports mlflow; the truth stays in the storage."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+# Before mlflow is imported: nothing is sent anywhere.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import optuna
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from search.storage import masked
+from space.errors import InputError
+
+TRIAL, PARENT, NOTE = "trial", "mlflow.parentRunId", "mlflow.note.content"
+PARAM_LENGTH = 6000
+PORTS = {"http": 80, "https": 443, "postgresql": 5432}
+
+
+class Tracker:
+    """Copies one study: one MLflow experiment, in it one parent run and a child run a trial.
+
+    Raises InputError, in one line and with passwords hidden, where the store cannot be reached.
+    """
+
+    def __init__(self, uri: str, *, study: optuna.Study, definition: Mapping[str, Any], out: Path) -> None:
+        self.study, self.definition = study, dict(definition)
+        for name in ("alembic", "mlflow"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        check_reachable(uri)
+        try:
+            self.client = MlflowClient(tracking_uri=uri)
+            self.experiment_id = self._experiment(uri, out)
+            self.parent_run_id = self._parent()
+        except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+            raise InputError(f"--tracking-uri {masked(uri)}: cannot be used: {_first_line(error)}") from error
+
+    def sync(self) -> int:
+        """Copy every finished trial that the store lacks; return how many. Calling it again copies nothing."""
+        present = {run.data.tags[TRIAL]: run for run in self._children()}
+        copied = 0
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.state not in (TrialState.COMPLETE, TrialState.FAIL):
+                continue
+            run = present.get(str(trial.number))
+            if run is None or run.info.status == "RUNNING":  # a copy that was cut off is completed
+                self._copy(trial, run)
+                copied += 1
+        return copied
+
+    def log_report(self, paths: Mapping[str, Path]) -> None:
+        """Put the report, tables and figures on the parent run, and say there how the study stands."""
+        for name, path in paths.items():
+            folder = (
+                "figures" if path.suffix == ".png" else "tables" if path.suffix in (".csv", ".md") else None
+            )
+            if name == "report" or folder is not None:
+                self.client.log_artifact(self.parent_run_id, str(path), folder)
+        states = [trial.state for trial in self.study.get_trials(deepcopy=False)]
+        counts = [
+            Metric(f"trials_{state.name.lower()}", states.count(state), _millis(datetime.now()), 0)
+            for state in (TrialState.COMPLETE, TrialState.FAIL, TrialState.WAITING)
+        ]
+        self.client.log_batch(self.parent_run_id, metrics=counts)
+        self.client.set_terminated(self.parent_run_id, "FINISHED")
+
+    def _experiment(self, uri: str, out: Path) -> str:
+        name = self.study.study_name
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            if found.lifecycle_stage == "deleted":
+                self.client.restore_experiment(found.experiment_id)
+            return str(found.experiment_id)
+        # A server keeps artifacts where it was told to; a bare database has no such place.
+        location = None if uri.startswith("http") else (out / "artifacts" / name).absolute().as_uri()
+        created = self.client.create_experiment(name, artifact_location=location)
+        self.client.set_experiment_tag(created, NOTE, self._description())
+        return str(created)
+
+    def _parent(self) -> str:
+        found = self.client.search_runs([self.experiment_id], f"tags.{TRIAL} = 'all'", max_results=1)
+        if found:
+            return str(found[0].info.run_id)
+        tags = {TRIAL: "all", NOTE: self._description(), "kind": self.definition.get("kind", "")}
+        run = self.client.create_run(
+            self.experiment_id, tags=tags, run_name=f"{self.study.study_name} (study)"
+        )
+        run_id = str(run.info.run_id)
+        params = {"question": self.definition.get("question", "")}
+        for section in ("scale", "seeds", "sampler", "data", "recipe", "throughput"):
+            params |= _flat(section, self.definition.get(section))
+        self.client.log_batch(run_id, params=_params(params))
+        text = yaml.safe_dump(self.definition, sort_keys=False, allow_unicode=True)
+        self.client.log_text(run_id, text, "definition.yaml")
+        return run_id
+
+    def _description(self) -> str:
+        return f"{self.definition.get('question', '')}\n\nScale: {self.definition.get('scale', '')}."
+
+    def _children(self) -> Iterator[Run]:
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id],
+                f"tags.`{PARENT}` = '{self.parent_run_id}'",
+                run_view_type=ViewType.ACTIVE_ONLY,
+                max_results=1000,
+                page_token=token,
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _copy(self, trial: FrozenTrial, run: Run | None) -> None:
+        attrs = trial.user_attrs
+        ablation = self.definition.get("kind") != "search"
+        name = f"{attrs.get('arm')} · seed {attrs.get('seed')}" if ablation else f"trial {trial.number}"
+        started, ended = (
+            _millis(moment or datetime.now()) for moment in (trial.datetime_start, trial.datetime_complete)
+        )
+        if run is None:
+            tags = {TRIAL: str(trial.number), PARENT: self.parent_run_id}
+            run = self.client.create_run(self.experiment_id, start_time=started, tags=tags, run_name=name)
+        run_id = run.info.run_id
+        metrics = [
+            *(Metric(key, value, ended, 0) for key, value in _final(attrs).items()),
+            *(
+                Metric(key, float(value), ended, int(row["epoch"]))
+                for row in attrs.get("curves", [])
+                for key, value in row.items()
+                if key != "epoch"
+            ),
+        ]
+        for start in range(0, len(metrics), 900):
+            self.client.log_batch(run_id, metrics=metrics[start : start + 900])
+        self.client.log_batch(run_id, params=_params(_settings(trial)), tags=_tags(trial, self.definition))
+        if attrs.get("architecture"):
+            text = yaml.safe_dump(attrs["architecture"], sort_keys=False, default_flow_style=None)
+            self.client.log_text(run_id, text, "architecture.yaml")
+        status = "FINISHED" if trial.state is TrialState.COMPLETE else "FAILED"
+        self.client.set_terminated(run_id, status, end_time=ended)
+
+
+def _final(attrs: Mapping[str, Any]) -> dict[str, float]:
+    """Return a trial's scores under names that explain themselves in the list of runs."""
+    speeds = attrs.get("throughput") or {}
+    train, infer = speeds.get("train") or {}, speeds.get("infer") or {}
+    found = {
+        "test_accuracy_percent": attrs.get("test_accuracy"),
+        "val_accuracy_percent": attrs.get("val_accuracy"),
+        "train_images_per_s": train.get("median"),
+        "train_ratio_to_baseline": train.get("ratio"),
+        "infer_images_per_s": infer.get("median"),
+        "infer_ratio_to_baseline": infer.get("ratio"),
+        "params_M": attrs["params"] / 1e6 if "params" in attrs else None,
+        "MACs_G": attrs["macs"] / 1e9 if "macs" in attrs else None,
+        "best_epoch": attrs.get("best_epoch"),
+        "trial_seconds": (attrs.get("seconds") or {}).get("total"),
+    }
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _settings(trial: FrozenTrial) -> dict[str, Any]:
+    """Return what a trial was: its arm and the architecture, a value that all stages share said once."""
+    attrs = trial.user_attrs
+    settings = {name: attrs.get(name) for name in ("arm", "factor", "seed", "resolution")} | dict(
+        trial.params
+    )
+    for field, value in (attrs.get("architecture") or {}).items():
+        if isinstance(value, list) and value and all(item == value[0] for item in value):
+            settings |= _flat(field.removesuffix("s"), value[0])
+        else:
+            settings |= _flat(field, value)
+    return settings
+
+
+def _tags(trial: FrozenTrial, definition: Mapping[str, Any]) -> list[RunTag]:
+    attrs = trial.user_attrs
+    tags = {
+        "study": definition.get("name"),
+        "scale": definition.get("scale"),
+        "arm": attrs.get("arm"),
+        "seed": attrs.get("seed"),
+        "baseline": attrs.get("baseline"),
+        "fingerprint": attrs.get("fingerprint"),
+        "failure": attrs.get("failure"),
+        NOTE: attrs.get("failure"),
+        **(attrs.get("environment") or {}),
+    }
+    return [RunTag(key, str(value)) for key, value in tags.items() if value is not None]
+
+
+def _flat(prefix: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return {
+            name: item
+            for key, inner in value.items()
+            for name, item in _flat(f"{prefix}.{key}", inner).items()
+        }
+    return {prefix: value}
+
+
+def _params(values: Mapping[str, Any]) -> list[Param]:
+    shown = {name: value for name, value in values.items() if value is not None}
+    return [Param(name, str(value)[:PARAM_LENGTH]) for name, value in list(shown.items())[:100]]
+
+
+def check_reachable(uri: str) -> None:
+    """Knock at a server before MLflow does, which tries for minutes; make a database file's folder.
+
+    Raises InputError, in one line and with passwords hidden, where nobody answers.
+    """
+    parts = urlsplit(uri)
+    scheme = parts.scheme.partition("+")[0]
+    if scheme in PORTS:
+        try:
+            port = parts.port or PORTS[scheme]
+            socket.create_connection((parts.hostname or "localhost", port), timeout=5).close()
+        except (OSError, ValueError) as error:
+            raise InputError(f"--tracking-uri {masked(uri)}: nobody answers: {_first_line(error)}") from error
+    elif scheme == "sqlite":
+        folder = Path(uri.removeprefix("sqlite:///")).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--tracking-uri {uri}: {folder} cannot be created: {error.strerror}") from error
+    else:
+        raise InputError(
+            f"--tracking-uri {masked(uri)}: not a store that works here; "
+            "allowed: sqlite:///FILE, postgresql://..., http(s)://..."
+        )
+
+
+def _millis(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(getattr(error, "orig", None) or error).strip() or type(error).__name__).splitlines()[0]
