@@ -55,13 +55,13 @@ class Classifier(pl.LightningModule):
         self.top5 = MulticlassAccuracy(num_classes, average="micro", top_k=5) if num_classes > 5 else None
         self.curves: list[Row] = []
         self.best: dict[str, Any] = {"epoch": 0, "accuracy": -math.inf, "top5": None, "state": {}}
-        self.train_loss, self.train_batches = 0.0, 0
-        self.eval_loss, self.eval_images = 0.0, 0
+        self.train_loss, self.train_batches = torch.zeros(()), 0
+        self.eval_loss, self.eval_images = torch.zeros(()), 0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return timm's optimiser: norms, biases and layer scales get no weight decay."""
         recipe = self.recipe
-        optimizer = create_optimizer_v2(
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(
             self.network, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay
         )
         if recipe.schedule == "cosine":
@@ -139,13 +139,13 @@ class Classifier(pl.LightningModule):
         self.top1.reset()
         if self.top5 is not None:
             self.top5.reset()
-        self.eval_loss, self.eval_images = 0.0, 0
+        self.eval_loss, self.eval_images = torch.zeros(()), 0
         return top1, top5, loss
 
     def _score(self, batch: Batch) -> None:
         images, labels = batch
         logits = self.call(images) if self.ema is None else self.ema.module(images)
-        self.eval_loss += cross_entropy(logits, labels, reduction="sum").detach()
+        self.eval_loss = self.eval_loss.to(logits.device) + cross_entropy(logits, labels, reduction="sum").detach()
         self.eval_images += len(labels)
         self.top1.update(logits, labels)
         if self.top5 is not None:

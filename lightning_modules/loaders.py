@@ -45,9 +45,7 @@ def eval_loader(data: Data, split: Dataset[Any], recipe: Recipe, device: str) ->
     """Return a split's batches in their own order, without augmentation."""
     if isinstance(split, TensorDataset):
         return MemoryLoader(split, EVAL_BATCH, recipe, device, seed=None)
-    return _timm_loader(
-        data, split, recipe, EVAL_BATCH, device, crop_pct=recipe.eval_crop, interpolation="bicubic"
-    )
+    return _timm_loader(data, split, recipe, EVAL_BATCH, device, crop_pct=recipe.eval_crop, interpolation="bicubic")
 
 
 class MemoryLoader:
@@ -56,9 +54,7 @@ class MemoryLoader:
     With a seed: a new order each epoch, augmented, the incomplete last batch dropped.
     """
 
-    def __init__(
-        self, split: TensorDataset, batch_size: int, recipe: Recipe, device: str, seed: int | None
-    ) -> None:
+    def __init__(self, split: TensorDataset, batch_size: int, recipe: Recipe, device: str, seed: int | None) -> None:
         images, labels = split.tensors
         self.format = FORMATS[recipe.memory_format]
         self.images = images.to(device, memory_format=self.format)
@@ -73,15 +69,14 @@ class MemoryLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         if self.seed is None:
-            yield from zip(
-                self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True
-            )
+            batches = (torch.split(tensor, self.batch_size) for tensor in (self.images, self.labels))
+            yield from zip(*batches, strict=True)
             return
         # Its own generator: the order of the images depends on nothing but seed and epoch.
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
         self.epoch += 1
         order = torch.randperm(len(self.labels), generator=generator).to(self.labels.device)
-        for chosen in order.split(self.batch_size)[: len(self)]:
+        for chosen in torch.split(order, self.batch_size)[: len(self)]:
             images = self._augmented(self.images[chosen], generator)
             yield images.contiguous(memory_format=self.format), self.labels[chosen]
 

@@ -91,9 +91,7 @@ def _recipes() -> dict[str, dict[str, Any]]:
 def recipe(name: str) -> Recipe:
     """Return a recipe of recipes.yaml. Raises InputError, naming the nearest, for a name that is not there."""
     if name not in _recipes():
-        raise InputError(
-            f"unknown recipe {name!r}{nearest(name, _recipes())}; allowed: {', '.join(_recipes())}"
-        )
+        raise InputError(f"unknown recipe {name!r}{nearest(name, _recipes())}; allowed: {', '.join(_recipes())}")
     try:
         return Recipe.model_validate(_recipes()[name])
     except ValidationError as error:

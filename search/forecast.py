@@ -18,9 +18,7 @@ def print_forecast(study: Study, console: Console, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(plan))
         return
-    table = Table(
-        "arm", "factor", "seeds", "params", "MACs", "pixels", title=f"{study.full_name} (nothing is run)"
-    )
+    table = Table("arm", "factor", "seeds", "params", "MACs", "pixels", title=f"{study.full_name} (nothing is run)")
     for row in plan["arms"]:
         counts = (f"{row['params']:,}", f"{row['macs']:,}", str(row["resolution"]))
         table.add_row(row["arm"], row["factor"], str(plan["seeds"]), *counts)
@@ -28,13 +26,9 @@ def print_forecast(study: Study, console: Console, *, as_json: bool) -> None:
     console.print(table)
     if study.kind == "search":
         space = study.space
-        console.print(
-            f"{study.trials} trials by {study.sampler} out of at most {space.combinations:,} combinations:"
-        )
+        console.print(f"{study.trials} trials by {study.sampler} out of at most {space.combinations:,} combinations:")
         for name, dimension in study.dimensions.items():
-            console.print(
-                f"  {name}: {', '.join(map(str, dimension.values))}   ({dimension.path})", markup=False
-            )
+            console.print(f"  {name}: {', '.join(map(str, dimension.values))}   ({dimension.path})", markup=False)
     console.print(f"{plan['trials']} trials. {plan['time']}", markup=False, highlight=False)
 
 
@@ -44,10 +38,7 @@ def forecast(study: Study) -> dict[str, Any]:
     arms = [_base(study)] if study.kind == "search" else [job(study, arm, 0) for arm in study.arms]
     trials = study.trials if study.kind == "search" else len(arms) * study.seeds
     seconds, words = _time(study, trials)
-    rows = [
-        {key: value for key, value in one.attrs().items() if key not in ("architecture", "seed")}
-        for one in arms
-    ]
+    rows = [{key: value for key, value in one.attrs().items() if key not in ("architecture", "seed")} for one in arms]
     return {
         "study": study.full_name,
         "arms": rows,
@@ -65,13 +56,10 @@ def _base(study: Study) -> Job:
 def _time(study: Study, trials: int) -> tuple[float | None, str]:
     """Estimate from a few training steps of the base, timed now, and the images that a trial trains on."""
     blocks = study.throughput.rounds * len(study.throughput.modes)
-    measuring = (
-        study.throughput.block_seconds * blocks * (trials * 2 if study.kind == "search" else len(study.arms))
-    )
+    measuring = study.throughput.block_seconds * blocks * (trials * 2 if study.kind == "search" else len(study.arms))
     if study.kind == "table":
         return None, "Time: a few training steps and inferences of each model."
-    images = getattr(study.data, "train_size", None)
-    if images is None:
+    if study.data.sizes is None:
         return None, "Time: not known before the data are read."
     quick = Protocol(batch_size=min(32, study.recipe.batch_size), rounds=3, block_seconds=0.1, warmup_steps=1)
     found = measure(
@@ -83,7 +71,8 @@ def _time(study: Study, trials: int) -> tuple[float | None, str]:
     if "failure" in found:
         raise InputError(f"the base network cannot run here: {found['failure']}")
     epochs = study.recipe.total_epochs
-    evaluated = epochs * study.data.val_size + study.data.test_size
+    images, val, test = study.data.sizes
+    evaluated = epochs * val + test
     each = epochs * images / found["train"]["median"] + evaluated / found["infer"]["median"]
     total = trials * each + measuring
     return total, (

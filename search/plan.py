@@ -8,6 +8,7 @@ import optuna
 import yaml
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 import studies
@@ -17,7 +18,7 @@ from space.errors import InputError
 
 # Fields that may grow under the same name: more of the same question, not another one.
 GROWS = ("seeds", "trials")
-DIRECTIONS = ("maximize", "maximize")  # validation accuracy, training throughput
+MAXIMIZE = StudyDirection.MAXIMIZE
 PAPER_TABLES = "paper/inceptionnext_results.yaml"
 
 
@@ -80,7 +81,7 @@ def open_study(study: Study, storage: RDBStorage) -> optuna.Study:
         definition |= {field: max(definition[field], was.get(field, 0)) for field in GROWS}
     else:
         opened = optuna.create_study(
-            study_name=study.full_name, storage=storage, sampler=sampler(study), directions=DIRECTIONS
+            study_name=study.full_name, storage=storage, sampler=sampler(study), directions=directions(study)
         )
     definition["paper"] = paper_rows(study)
     opened.set_user_attr("definition", definition)
@@ -89,6 +90,11 @@ def open_study(study: Study, storage: RDBStorage) -> optuna.Study:
     else:
         _enqueue(jobs(study), opened)
     return opened
+
+
+def directions(study: Study) -> list[StudyDirection]:
+    """Return the objectives' directions: validation accuracy, where something is trained, and throughput."""
+    return [MAXIMIZE] if study.kind == "table" else [MAXIMIZE, MAXIMIZE]
 
 
 def sampler(study: Study) -> BaseSampler:
@@ -117,9 +123,7 @@ def paper_rows(study: Study) -> dict[str, Any] | None:
     named = {arm: spec.paper for arm, spec in study.arms.items() if spec.paper is not None}
     for arm, row in named.items():
         if row not in rows:
-            raise InputError(
-                f"arms.{arm}.paper: {study.paper} has no row {row!r}; allowed: {', '.join(rows)}"
-            )
+            raise InputError(f"arms.{arm}.paper: {study.paper} has no row {row!r}; allowed: {', '.join(rows)}")
     machine = published["machine"]
     return {
         "source": f"{published['paper']}, {study.paper}",
@@ -150,9 +154,7 @@ def _enqueue(wanted: list[Job], opened: optuna.Study) -> None:
 
 def _enqueue_base(study: Study, opened: optuna.Study) -> None:
     """Let a search start from its base, the reference of every throughput ratio, where the space holds it."""
-    if opened.get_trials(
-        deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
-    ):
+    if opened.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)):
         return
     if (chosen := study.space.choices_of(study.base)) is not None:
         opened.enqueue_trial(chosen)

@@ -57,9 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
-        err.print(
-            "interrupted; nothing finished is lost. To go on: " + _command(argv), markup=False, soft_wrap=True
-        )
+        err.print("interrupted; nothing finished is lost. To go on: " + _command(argv), markup=False, soft_wrap=True)
         return 130
 
 
@@ -164,9 +162,7 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     complete = sum(t.state is TrialState.COMPLETE for t in opened.get_trials(deepcopy=False))
     failed = sum(t.state is TrialState.FAIL for t in opened.get_trials(deepcopy=False))
     if args.json:
-        print(
-            json.dumps(_summary(study, frame, written, storage_url, tracking_uri, time.monotonic() - began))
-        )
+        print(json.dumps(_summary(study, frame, written, storage_url, tracking_uri, time.monotonic() - began)))
     else:
         err.print(
             f"report   {written['report']}\n"

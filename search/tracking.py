@@ -62,9 +62,7 @@ class Tracker:
     def log_report(self, paths: Mapping[str, Path]) -> None:
         """Put the report, tables and figures on the parent run, and say there how the study stands."""
         for name, path in paths.items():
-            folder = (
-                "figures" if path.suffix == ".png" else "tables" if path.suffix in (".csv", ".md") else None
-            )
+            folder = "figures" if path.suffix == ".png" else "tables" if path.suffix in (".csv", ".md") else None
             if name == "report" or folder is not None:
                 self.client.log_artifact(self.parent_run_id, str(path), folder)
         states = [trial.state for trial in self.study.get_trials(deepcopy=False)]
@@ -93,9 +91,7 @@ class Tracker:
         if found:
             return str(found[0].info.run_id)
         tags = {TRIAL: "all", NOTE: self._description(), "kind": self.definition.get("kind", "")}
-        run = self.client.create_run(
-            self.experiment_id, tags=tags, run_name=f"{self.study.study_name} (study)"
-        )
+        run = self.client.create_run(self.experiment_id, tags=tags, run_name=f"{self.study.study_name} (study)")
         run_id = str(run.info.run_id)
         params = {"question": self.definition.get("question", "")}
         for section in ("scale", "seeds", "sampler", "data", "recipe", "throughput"):
@@ -175,9 +171,7 @@ def _final(attrs: Mapping[str, Any]) -> dict[str, float]:
 def _settings(trial: FrozenTrial) -> dict[str, Any]:
     """Return what a trial was: its arm and the architecture, a value that all stages share said once."""
     attrs = trial.user_attrs
-    settings = {name: attrs.get(name) for name in ("arm", "factor", "seed", "resolution")} | dict(
-        trial.params
-    )
+    settings = {name: attrs.get(name) for name in ("arm", "factor", "seed", "resolution")} | dict(trial.params)
     for field, value in (attrs.get("architecture") or {}).items():
         if isinstance(value, list) and value and all(item == value[0] for item in value):
             settings |= _flat(field.removesuffix("s"), value[0])
@@ -204,11 +198,7 @@ def _tags(trial: FrozenTrial, definition: Mapping[str, Any]) -> list[RunTag]:
 
 def _flat(prefix: str, value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping):
-        return {
-            name: item
-            for key, inner in value.items()
-            for name, item in _flat(f"{prefix}.{key}", inner).items()
-        }
+        return {name: item for key, inner in value.items() for name, item in _flat(f"{prefix}.{key}", inner).items()}
     return {prefix: value}
 
 

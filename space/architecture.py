@@ -67,9 +67,7 @@ class Architecture(BaseModel):
                     f"{field} has {len(getattr(self, field))} entries and depths has {len(self.depths)}; "
                     "both need one entry a stage"
                 )
-        for stage, (mixer, width, ratio) in enumerate(
-            zip(self.mixers, self.widths, self.mlp_ratios, strict=True)
-        ):
+        for stage, (mixer, width, ratio) in enumerate(zip(self.mixers, self.widths, self.mlp_ratios, strict=True)):
             try:
                 mixer.check(width)
             except ValueError as error:
@@ -114,7 +112,7 @@ class Architecture(BaseModel):
     @property
     def stride(self) -> int:
         """Pixels between neighbouring positions of the last stage."""
-        return self.patch_size * 2 ** (len(self.depths) - 1)
+        return self.patch_size << (len(self.depths) - 1)
 
     def replace(self, changes: Mapping[str, Any], where: str = "architecture") -> Self:
         """Return a copy with each dotted path set, such as ``{"mixers.*.band_kernel_size": 7}``.

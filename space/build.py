@@ -94,13 +94,13 @@ class Block(nn.Module):
             x = self.mlp(x)
         if self.gamma is not None:
             x = x * self.gamma.reshape(1, -1, 1, 1)
-        return shortcut + self.drop_path(x)
+        out: torch.Tensor = shortcut + self.drop_path(x)
+        return out
 
 
 def _norm(architecture: Architecture, width: int) -> nn.Module:
-    if architecture.norm == "batch_norm":
-        return nn.BatchNorm2d(width)
-    return LayerNorm2d(width, eps=1e-6)
+    norm: nn.Module = nn.BatchNorm2d(width) if architecture.norm == "batch_norm" else LayerNorm2d(width, eps=1e-6)
+    return norm
 
 
 def _downsample(architecture: Architecture, stage: int) -> nn.Sequential:
@@ -111,9 +111,11 @@ def _downsample(architecture: Architecture, stage: int) -> nn.Sequential:
 def _head(architecture: Architecture) -> nn.Module:
     width, classes, dropout = architecture.widths[-1], architecture.num_classes, architecture.head_dropout
     if architecture.head == "mlp":
-        return MlpClassifierHead(width, classes, pool_type="avg", drop=dropout)
-    norm = LayerNorm2d if architecture.norm == "layer_norm" else nn.BatchNorm2d
-    return NormMlpClassifierHead(width, classes, pool_type="avg", drop_rate=dropout, norm_layer=norm)
+        head: nn.Module = MlpClassifierHead(width, classes, pool_type="avg", drop=dropout)
+    else:
+        norm = LayerNorm2d if architecture.norm == "layer_norm" else nn.BatchNorm2d
+        head = NormMlpClassifierHead(width, classes, pool_type="avg", drop_rate=dropout, norm_layer=norm)
+    return head
 
 
 def _init(module: nn.Module) -> None:

@@ -55,13 +55,13 @@ def count(network: nn.Module, image: torch.Tensor) -> Complexity:
     return Complexity(params, flops.get_total_flops() // 2, moved.activations, moved.bytes)
 
 
-class _Traffic(TorchDispatchMode):
+class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up what each operator that is not a view reads and writes."""
 
     PRODUCTS = ("convolution", "mm", "addmm", "bmm")
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
         self.activations = 0
 

@@ -23,9 +23,7 @@ def _inceptionnext(size: Fields, drop_path: float, **rest: Any) -> Fields:
     return {**size, "mlp_ratios": [4, 4, 4, 3], "mixers": mixer, "drop_path": drop_path} | rest
 
 
-def _convnext(
-    size: Fields, drop_path: float, kernel_size: int = 7, conv_ratio: float = 1, **rest: Any
-) -> Fields:
+def _convnext(size: Fields, drop_path: float, kernel_size: int = 7, conv_ratio: float = 1, **rest: Any) -> Fields:
     mixer = {"kind": "depthwise", "kernel_size": kernel_size, "conv_ratio": conv_ratio}
     layers = {"norm": "layer_norm", "mlp": "linear", "head": "linear"}
     return {**size, **layers, "mlp_ratios": 4, "mixers": mixer, "drop_path": drop_path} | rest

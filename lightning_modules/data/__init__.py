@@ -1,6 +1,7 @@
 """Data sets, one a file. To add one: write its file, then name its configuration in `DataConfig`.
 
-A configuration is a frozen value with a `name`, `in_channels`, `num_classes`, `resolution` and `load()`.
+A configuration is a frozen value with a `name`, `in_channels`, `num_classes`, `resolution`, `sizes` and
+`load()`.
 """
 
 from typing import Annotated

@@ -1,6 +1,7 @@
 """What every data set gives: three splits and what a network needs to know of them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +25,9 @@ class Data:
     in_channels: int
     num_classes: int
     resolution: int
-    train: Dataset[tuple[torch.Tensor, torch.Tensor]]
-    val: Dataset[tuple[torch.Tensor, torch.Tensor]]
-    test: Dataset[tuple[torch.Tensor, torch.Tensor]]
+    train: Dataset[Any]
+    val: Dataset[Any]
+    test: Dataset[Any]
     in_memory: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -48,6 +49,11 @@ class Generated(BaseModel):
         """Images are grey."""
         return 1
 
+    @property
+    def sizes(self) -> tuple[int, int, int] | None:
+        """Images in train, val and test."""
+        return self.train_size, self.val_size, self.test_size
+
 
 def in_memory(name: str, splits: dict[str, tuple[Images, Labels]], num_classes: int) -> Data:
     """Normalise three splits by the training images' mean and standard deviation and hold them as tensors."""
@@ -59,4 +65,15 @@ def in_memory(name: str, splits: dict[str, tuple[Images, Labels]], num_classes: 
         )
         for split, (images, labels) in splits.items()
     }
-    return Data(name, 1, num_classes, train.shape[-1], **sets, in_memory=True, mean=(mean,), std=(std,))
+    return Data(
+        name,
+        1,
+        num_classes,
+        train.shape[-1],
+        sets["train"],
+        sets["val"],
+        sets["test"],
+        in_memory=True,
+        mean=(mean,),
+        std=(std,),
+    )

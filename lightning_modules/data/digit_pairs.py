@@ -52,9 +52,7 @@ class DigitPairs(Generated):
             splits[split] = self._draw(rng, images[kept], labels[kept], sizes[split])
         return in_memory(self.name, splits, self.classes)
 
-    def _draw(
-        self, rng: np.random.Generator, digits: Images, labels: Labels, n: int
-    ) -> tuple[Images, Labels]:
+    def _draw(self, rng: np.random.Generator, digits: Images, labels: Labels, n: int) -> tuple[Images, Labels]:
         left = rng.integers(len(digits), size=n)
         right = rng.integers(len(digits), size=n)
         while (same := labels[left] == labels[right]).any():

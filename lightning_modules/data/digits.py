@@ -30,6 +30,11 @@ class Digits(BaseModel):
         """Ten digits."""
         return 10
 
+    @property
+    def sizes(self) -> tuple[int, int, int] | None:
+        """Images in train, val and test."""
+        return 1077, 360, 360
+
     def load(self) -> Data:
         """Return the splits."""
         splits = {}
@@ -51,7 +56,4 @@ def split_digits() -> dict[str, tuple[Images, Labels]]:
     labels = bunch.target.astype(np.int64)
     rest, test = train_test_split(np.arange(len(labels)), test_size=360, random_state=0, stratify=labels)
     train, val = train_test_split(rest, test_size=360, random_state=0, stratify=labels[rest])
-    return {
-        name: (images[index], labels[index])
-        for name, index in (("train", train), ("val", val), ("test", test))
-    }
+    return {name: (images[index], labels[index]) for name, index in (("train", train), ("val", val), ("test", test))}

@@ -14,7 +14,7 @@ from space.errors import InputError
 
 
 class TimmData(BaseModel):
-    """A data set named as timm names it: '' for a folder of class folders, ``torch/cifar10``, ``hfds/...``, ``wds/...``.
+    """A data set named as timm names it: '' for class folders, ``torch/cifar10``, ``hfds/...``, ``wds/...``.
 
     Models are selected on `val_split` and reported on `test_split`. Without a `val_split`, a `val_share` of the
     training images, fixed by `data_seed`, is held out for it, so that the public validation set can be the test.
@@ -37,18 +37,21 @@ class TimmData(BaseModel):
     std: tuple[float, ...] = IMAGENET_DEFAULT_STD
     samples: dict[str, int] = {}  # images a split, where the shards of a WebDataset do not say it
 
+    @property
+    def sizes(self) -> tuple[int, int, int] | None:
+        """Images in train, val and test: not known before the files are read."""
+        return None
+
     def load(self) -> Data:
         """Open the splits. Raises InputError, in one line, for a path that does not exist or has no images."""
-        if self.dataset.startswith(("hfds/", "hfids/", "tfds/")) is False and not Path(self.root).exists():
+        if not self.dataset.startswith(("hfds/", "hfids/", "tfds/")) and not Path(self.root).exists():
             raise InputError(f"data.root: {self.root!r} does not exist")
         train = self._split(self.train_split, training=True)
         test = self._split(self.test_split)
         if self.val_split is not None:
             val = self._split(self.val_split)
         elif isinstance(train, IterableDataset):
-            raise InputError(
-                f"data.val_split: {self.dataset!r} is read as a stream, so a split must be named"
-            )
+            raise InputError(f"data.val_split: {self.dataset!r} is read as a stream, so a split must be named")
         else:
             order = np.random.default_rng(self.data_seed).permutation(len(train))
             held = max(1, round(len(train) * self.val_share))

@@ -80,9 +80,7 @@ def differences(frame: pd.DataFrame, arm: str) -> pd.Series:
     return (own - base).dropna().astype(float)
 
 
-def _accuracy(
-    own: pd.DataFrame, baseline: pd.DataFrame, column: str, is_baseline: bool
-) -> dict[str, float | None]:
+def _accuracy(own: pd.DataFrame, baseline: pd.DataFrame, column: str, is_baseline: bool) -> dict[str, float | None]:
     mean, low, high = interval(own[column].dropna().tolist())
     row: dict[str, float | None] = {"accuracy": mean, "accuracy_low": low, "accuracy_high": high}
     if is_baseline:

@@ -1,17 +1,20 @@
 """Figures of a study. Each function returns a matplotlib Figure, or None where there is nothing to show."""
 
+from typing import Any
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from search.analysis.effects import accuracy_column, differences, effects
 from search.analysis.fronts import front, hypervolume_over_trials, importances, scored
 
 INK, GREY = "#222222", "#888888"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -49,12 +52,10 @@ def forest(frame: pd.DataFrame) -> Figure | None:
         return None
     colours = _colours(table["factor"])
     figure, axes = _axes(6.6, 0.9 + 0.36 * len(table))
-    for y, row in table.iterrows():
+    for y, (_, row) in enumerate(table.iterrows()):
         colour = colours[row["factor"]]
         if np.isfinite(row["effect_low"]):
-            axes.plot(
-                [row["effect_low"], row["effect_high"]], [y, y], color=colour, lw=2.4, solid_capstyle="butt"
-            )
+            axes.plot([row["effect_low"], row["effect_high"]], [y, y], color=colour, lw=2.4, solid_capstyle="butt")
         seeds = differences(frame, row["arm"])
         axes.scatter(seeds, np.full(len(seeds), y), s=12, color=colour, alpha=0.55, lw=0, zorder=3)
         axes.scatter([row["effect"]], [y], s=42, color=colour, edgecolor="white", lw=0.8, zorder=4)
@@ -62,9 +63,7 @@ def forest(frame: pd.DataFrame) -> Figure | None:
     axes.set_yticks(range(len(table)), table["arm"])
     axes.set_ylim(len(table) - 0.4, -0.6)
     baseline = next(iter(frame.loc[frame["baseline"], "arm"]), "the baseline")
-    axes.set_xlabel(
-        f"accuracy minus that of “{baseline}”, percentage points\nbar: 95 % interval, small dots: seeds"
-    )
+    axes.set_xlabel(f"accuracy minus that of “{baseline}”, percentage points\nbar: 95 % interval, small dots: seeds")
     axes.grid(axis="x", color=GREY, alpha=0.25, lw=0.6)
     axes.tick_params(axis="y", length=0)
     return figure
@@ -93,7 +92,7 @@ def accuracy_throughput(frame: pd.DataFrame) -> Figure | None:
             mec="white",
             mew=0.6,
         )
-    _label_points(axes, table["train_throughput"], table["accuracy"], table["arm"])
+    _label_points(figure, axes, table["train_throughput"], table["accuracy"], table["arm"])
     axes.set_xlabel("training throughput, images/s (bar: quartiles over rounds)")
     axes.set_ylabel("accuracy, % (bar: 95 % interval over seeds)")
     axes.grid(color=GREY, alpha=0.2, lw=0.6)
@@ -164,7 +163,7 @@ def learning_curves(frame: pd.DataFrame) -> Figure | None:
         axes.set_title("mean over seeds, band: lowest to highest seed", loc="left")
     axes.set_xlabel("epoch")
     axes.set_ylabel("validation accuracy, %")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color=GREY, alpha=0.2, lw=0.6)
     return figure
 
@@ -177,13 +176,9 @@ def search_front(frame: pd.DataFrame) -> Figure | None:
     best = front(frame)
     colour = sns.color_palette("colorblind")[3]
     figure, axes = _axes(6.6, 4.4)
-    axes.scatter(
-        done["train_throughput"], done["accuracy"], s=26, color=GREY, alpha=0.6, lw=0, label="trials"
-    )
+    axes.scatter(done["train_throughput"], done["accuracy"], s=26, color=GREY, alpha=0.6, lw=0, label="trials")
     axes.step(best["train_throughput"], best["accuracy"], where="pre", color=colour, lw=1.4)
-    axes.scatter(
-        best["train_throughput"], best["accuracy"], s=44, color=colour, ec="white", label="front", zorder=3
-    )
+    axes.scatter(best["train_throughput"], best["accuracy"], s=44, color=colour, ec="white", label="front", zorder=3)
     base = done[done["baseline"]]
     axes.scatter(
         base["train_throughput"],
@@ -195,7 +190,7 @@ def search_front(frame: pd.DataFrame) -> Figure | None:
         label="base",
         zorder=4,
     )
-    _label_points(axes, best["train_throughput"], best["accuracy"], best["arm"])
+    _label_points(figure, axes, best["train_throughput"], best["accuracy"], best["arm"])
     axes.set_xlabel("training throughput, images/s")
     axes.set_ylabel("validation accuracy, %")
     axes.legend(frameon=False, loc="lower left")
@@ -210,12 +205,10 @@ def hypervolume_figure(frame: pd.DataFrame) -> Figure | None:
     if len(volume) < 2:
         return None
     figure, axes = _axes(6.6, 2.8)
-    axes.step(
-        range(1, len(volume) + 1), volume, where="post", color=sns.color_palette("colorblind")[0], lw=1.7
-    )
+    axes.step(range(1, len(volume) + 1), volume, where="post", color=sns.color_palette("colorblind")[0], lw=1.7)
     axes.set_xlabel("complete trials")
     axes.set_ylabel("hypervolume\n(points × relative speed)")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color=GREY, alpha=0.2, lw=0.6)
     return figure
 
@@ -225,9 +218,7 @@ def importances_figure(frame: pd.DataFrame) -> Figure | None:
     table = importances(frame)
     if table.empty:
         return None
-    long = (
-        table.rename_axis("dimension").reset_index().melt("dimension", var_name="score", value_name="share")
-    )
+    long = table.rename_axis("dimension").reset_index().melt("dimension", var_name="score", value_name="share")
     long["score"] = long["score"].map({"accuracy": "accuracy", "train_throughput": "training throughput"})
     figure, axes = _axes(6.6, 1.0 + 0.5 * len(table))
     sns.barplot(long, y="dimension", x="share", hue="score", palette="colorblind", ax=axes)
@@ -252,12 +243,12 @@ def _arms(row: pd.Series, name: str) -> list[list[float]]:
     return [[max(0.0, row[name] - row[f"{name}_low"])], [max(0.0, row[f"{name}_high"] - row[name])]]
 
 
-def _label_points(axes: Axes, x: pd.Series, y: pd.Series, names: pd.Series) -> None:
+def _label_points(figure: Figure, axes: Axes, x: pd.Series, y: pd.Series, names: pd.Series) -> None:
     """Write each name beside its point, on the side where fewer neighbours are, pushed apart where they meet."""
-    axes.figure.draw_without_rendering()
+    figure.draw_without_rendering()
     points = axes.transData.transform(np.column_stack([x.astype(float), y.astype(float)]))
     taken: list[tuple[float, float, float, float]] = [(px - 5, py - 5, px + 5, py + 5) for px, py in points]
-    scale = 72 / axes.figure.dpi
+    scale = 72 / figure.dpi
     for (px, py), name, xy in zip(points, names, zip(x, y, strict=True), strict=True):
         width, height = 4.7 * len(name) / scale, 10 / scale
         for dx, dy in (

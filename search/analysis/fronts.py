@@ -14,7 +14,8 @@ def non_dominated(points: Points) -> NDArray[np.bool_]:
     """Return which points no other point equals or exceeds in both coordinates and exceeds in one."""
     at_least = (points[None] >= points[:, None]).all(-1)
     above = (points[None] > points[:, None]).any(-1)
-    return np.asarray(~(at_least & above).any(1))
+    dominated: NDArray[np.bool_] = np.any(at_least & above, axis=1)
+    return ~dominated
 
 
 def hypervolume(points: Points, reference: tuple[float, float] = (0.0, 0.0)) -> float:
@@ -82,16 +83,13 @@ def importances(frame: pd.DataFrame) -> pd.DataFrame:
         study = optuna.create_study(direction="maximize")
         study.add_trials([_as_trial(row, sampled, score, done) for _, row in done.iterrows()])
         shares[score] = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
-    table = pd.DataFrame(shares, index=pd.Index(sampled), columns=["accuracy", "train_throughput"]).astype(
-        float
-    )
+    table = pd.DataFrame(shares, index=pd.Index(sampled), columns=["accuracy", "train_throughput"]).astype(float)
     return table.set_axis(table.index.str.removeprefix("param.")).sort_values(scores, ascending=False)
 
 
 def _as_trial(row: pd.Series, sampled: list[str], score: str, done: pd.DataFrame) -> FrozenTrial:
     choices = {
-        name: optuna.distributions.CategoricalDistribution(sorted(done[name].unique().tolist()))
-        for name in sampled
+        name: optuna.distributions.CategoricalDistribution(sorted(done[name].unique().tolist())) for name in sampled
     }
     return create_trial(
         state=TrialState.COMPLETE,

@@ -12,7 +12,10 @@ from search.defaults import DEFAULT_STORAGE
 from search.storage import open_storage
 from space.errors import InputError, nearest
 
-PLAIN = ["arm", "factor", "baseline", "seed", "val_accuracy", "test_accuracy", "val_top5", "test_top5", "params", "macs", "activations", "bytes", "resolution", "best_epoch", "fingerprint", "failure"]
+PLAIN = (
+    *("arm", "factor", "baseline", "seed", "val_accuracy", "test_accuracy", "val_top5", "test_top5"),
+    *("params", "macs", "activations", "bytes", "resolution", "best_epoch", "fingerprint", "failure"),
+)
 SPEEDS = {"median": "throughput", "low": "throughput_low", "high": "throughput_high"} | {
     key: key for key in ("ratio", "ratio_low", "ratio_high")
 }
@@ -32,9 +35,7 @@ def load(study: str, *, storage: str | BaseStorage = DEFAULT_STORAGE) -> pd.Data
     Raises InputError for a study or storage that does not exist.
     """
     opened = _open(study, open_storage(storage) if isinstance(storage, str) else storage)
-    frame = pd.DataFrame(
-        [_row(trial) for trial in opened.get_trials(deepcopy=False)], columns=_columns(opened)
-    )
+    frame = pd.DataFrame([_row(trial) for trial in opened.get_trials(deepcopy=False)], columns=_columns(opened))
     frame.attrs = {"definition": opened.user_attrs.get("definition", {}), "study": opened.study_name}
     return frame
 

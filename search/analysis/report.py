@@ -75,7 +75,7 @@ def answer(frame: pd.DataFrame) -> str:
         for verb, rows in (("below the baseline", below), ("above the baseline", above))
         if len(rows)
     ]
-    undecided = [row.arm for row in rest.itertuples() if row.arm not in {*below["arm"], *above["arm"]}]
+    undecided = [str(row.arm) for row in rest.itertuples() if row.arm not in {*below["arm"], *above["arm"]}]
     if undecided:
         parts.append(f"not distinguished from it by these seeds: {', '.join(undecided)}")
     seeds = int(table["seeds"].max())
@@ -95,15 +95,13 @@ def _page(
     definition = frame.attrs["definition"]
     states = frame["state"].value_counts()
     published = definition.get("paper") or {}
-    environment = Environment(
-        loader=PackageLoader("search.analysis", "."), autoescape=True, undefined=StrictUndefined
-    )
+    environment = Environment(loader=PackageLoader("search.analysis", "."), autoescape=True, undefined=StrictUndefined)
     machine = _one_or_several(frame["device"])
     return environment.get_template("report.html").render(
         study=frame.attrs["study"],
         question=definition.get("question", ""),
         kind=definition.get("kind", "ablation"),
-        counts=", ".join(f"{count} {state.lower()}" for state, count in states.items()) or "no trials",
+        counts=", ".join(f"{count} {str(state).lower()}" for state, count in states.items()) or "no trials",
         answer=answer(frame),
         main=main,
         reading=_reading(frame),
@@ -137,7 +135,9 @@ def _svg(figure: Figure) -> Markup:
 
 def _reading(frame: pd.DataFrame) -> str:
     rounds = (frame.attrs["definition"].get("throughput") or {}).get("rounds")
-    speed = f"Throughput: median over {rounds} rounds; ratios are taken within each round, brackets hold their quartiles."
+    speed = (
+        f"Throughput: median over {rounds} rounds; ratios are taken within each round, brackets hold their quartiles."
+    )
     if accuracy_column(frame) is None:
         return speed
     if frame.attrs["definition"].get("kind") == "search":

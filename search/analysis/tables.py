@@ -45,9 +45,7 @@ def _arms_table(frame: pd.DataFrame) -> pd.DataFrame:
         cells = {"arm": row["arm"] + (" (baseline)" if row["baseline"] else "")}
         if accuracy is not None:
             cells["seeds"] = str(row["seeds"]) + (f", {row['failed']} failed" if row["failed"] else "")
-            cells[f"{name} accuracy %, 95 % CI"] = spread(
-                row["accuracy"], row["accuracy_low"], row["accuracy_high"]
-            )
+            cells[f"{name} accuracy %, 95 % CI"] = spread(row["accuracy"], row["accuracy_low"], row["accuracy_high"])
             cells["effect, points, 95 % CI"] = (
                 "reference"
                 if row["baseline"]
@@ -84,16 +82,12 @@ def _front_table(frame: pd.DataFrame) -> pd.DataFrame:
         cells = {"trial": str(row["number"])}
         for name in frame.columns:
             if name.startswith("param."):
-                cells[name.removeprefix("param.")] = (
-                    f"{row[name]:g}" if _is_number(row[name]) else str(row[name])
-                )
+                cells[name.removeprefix("param.")] = f"{row[name]:g}" if _is_number(row[name]) else str(row[name])
         cells |= {
             "val accuracy %": number(row["val_accuracy"]),
             "test accuracy %": number(row["test_accuracy"]),
             "train images/s": number(row["train_throughput"], _speed_digits(frame)),
-            "train ratio, quartiles": spread(
-                row["train_ratio"], row["train_ratio_low"], row["train_ratio_high"], 3
-            ),
+            "train ratio, quartiles": spread(row["train_ratio"], row["train_ratio_low"], row["train_ratio_high"], 3),
         }
         rows.append(cells | _counts(row))
     return pd.DataFrame(rows)

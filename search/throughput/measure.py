@@ -132,7 +132,7 @@ def make_step(candidate: Candidate, mode: Mode, protocol: Protocol, device: str)
         optimizer.zero_grad()
         with autocast(protocol.precision, device):
             loss = cross_entropy(call(images), labels)
-        scaler.scale(loss).backward()
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.step(optimizer)
         scaler.update()
 
@@ -147,7 +147,7 @@ def _steps_per_block(step: Step, protocol: Protocol, device: str) -> int:
 def _timed(step: Step, count: int, device: str) -> float:
     """Return the seconds of `count` steps; on a GPU by events, with no wait between the steps."""
     if torch.device(device).type == "cuda":
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         torch.cuda.synchronize(device)
         begin.record()
         for _ in range(count):
