@@ -20,12 +20,18 @@ def masked(url: str) -> str:
         return repr(url.rpartition("@")[2])
 
 
-def open_storage(url: str) -> RDBStorage:
-    """Open, and where needed create, the storage. Raises InputError, in one line, where that cannot be done."""
+def open_storage(url: str, *, create: bool = True) -> RDBStorage:
+    """Open the storage, and create it where it is not there yet and `create` allows it.
+
+    Raises InputError, in one line and with passwords hidden, where that cannot be done.
+    """
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            file = Path(parsed.database)
+            if not create and not file.is_file():
+                raise InputError(f"storage {masked(url)} does not exist")
+            file.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return RDBStorage(url)

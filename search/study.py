@@ -161,15 +161,18 @@ def load_study(
     if not isinstance(special, dict):
         raise InputError(f"{where}: scales: a mapping from a scale's name to overrides, got {special!r}")
     family = asked.pop("family", "inceptionnext")
-    base = _base(at, family, str(scale_path))
+    base = _base(at, family, where, str(scale_path))
     asked["name"], asked["scale"] = name or study_path.stem, scale_path.stem
     merged = {**at, **asked}
     merged["base"] = base.to_dict()
     merged["recipe"] = _recipe(merged.get("recipe"), str(scale_path))
     # What is left out is spelled out, so that every field can be set and every record is whole.
-    defaults = {"throughput": Protocol().model_dump(mode="json")}
-    for section, values in defaults.items():
-        merged[section] = {**values, **(merged.get(section) or {})}
+    merged["throughput"] = Protocol().model_dump(mode="json") | (merged.get("throughput") or {})
+    if isinstance(merged.get("arms"), dict):
+        plain = Arm().model_dump(mode="json")
+        merged["arms"] = {
+            arm: plain | fields if isinstance(fields, dict) else fields for arm, fields in merged["arms"].items()
+        }
     for field, info in Study.model_fields.items():
         if field not in merged and not info.is_required():
             merged[field] = info.get_default()
@@ -214,11 +217,16 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
-def _base(scale: dict[str, Any], family: Any, where: str) -> Architecture:
+def _base(scale: dict[str, Any], family: Any, study: str, where: str) -> Architecture:
     """Take the family's base network out of the scale; `network` adapts it to the scale's data."""
     bases, network = scale.pop("base", None), scale.pop("network", {})
-    if not isinstance(bases, dict) or family not in bases:
-        raise InputError(f"{where}: base: a mapping with a preset for the family {family!r}, got {bases!r}")
+    if not isinstance(bases, dict):
+        raise InputError(f"{where}: base: a mapping from families to presets, got {bases!r}")
+    if family not in bases:
+        known = ", ".join(bases)
+        raise InputError(
+            f"{study}: family: {where} has no base for {family!r}{nearest(str(family), bases)}; allowed: {known}"
+        )
     chosen = bases[family]
     base = Architecture.parse(chosen, where) if isinstance(chosen, dict) else preset(str(chosen))
     return base.replace(network, f"{where}: network")

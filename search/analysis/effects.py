@@ -82,7 +82,12 @@ def differences(frame: pd.DataFrame, arm: str) -> pd.Series:
 
 def _accuracy(own: pd.DataFrame, baseline: pd.DataFrame, column: str, is_baseline: bool) -> dict[str, float | None]:
     mean, low, high = interval(own[column].dropna().tolist())
-    row: dict[str, float | None] = {"accuracy": mean, "accuracy_low": low, "accuracy_high": high}
+    # Student's interval knows nothing of the scale's ends; what lies beyond them is no accuracy.
+    row: dict[str, float | None] = {
+        "accuracy": mean,
+        "accuracy_low": float(np.fmax(low, 0)) if np.isfinite(low) else low,
+        "accuracy_high": float(np.fmin(high, 100)) if np.isfinite(high) else high,
+    }
     if is_baseline:
         return row | dict.fromkeys(("effect", "effect_low", "effect_high", "p"), float("nan"))
     paired = (own.set_index("seed")[column] - baseline.set_index("seed")[column]).dropna().astype(float)

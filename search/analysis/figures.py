@@ -57,7 +57,7 @@ def forest(frame: pd.DataFrame) -> Figure | None:
         if np.isfinite(row["effect_low"]):
             axes.plot([row["effect_low"], row["effect_high"]], [y, y], color=colour, lw=2.4, solid_capstyle="butt")
         seeds = differences(frame, row["arm"])
-        axes.scatter(seeds, np.full(len(seeds), y), s=12, color=colour, alpha=0.55, lw=0, zorder=3)
+        axes.scatter(seeds, np.full(len(seeds), y + 0.24), s=11, color=colour, alpha=0.8, lw=0, zorder=3)
         axes.scatter([row["effect"]], [y], s=42, color=colour, edgecolor="white", lw=0.8, zorder=4)
     axes.axvline(0, color=INK, lw=0.9, ls=(0, (4, 3)))
     axes.set_yticks(range(len(table)), table["arm"])
@@ -79,12 +79,11 @@ def accuracy_throughput(frame: pd.DataFrame) -> Figure | None:
     colours = _colours(table["factor"])
     figure, axes = _axes(6.6, 4.4)
     for _, row in table.iterrows():
-        half = [[max(0.0, row["accuracy"] - low)] for low in [row["accuracy_low"]]]
         axes.errorbar(
             row["train_throughput"],
             row["accuracy"],
             xerr=_arms(row, "train_throughput"),
-            yerr=None if np.isnan(half[0][0]) else _arms(row, "accuracy"),
+            yerr=None if np.isnan(row["accuracy_low"]) else _arms(row, "accuracy"),
             fmt="D" if row["baseline"] else "o",
             ms=7 if row["baseline"] else 5.5,
             color=colours[row["factor"]],

@@ -34,7 +34,7 @@ def load(study: str, *, storage: str | BaseStorage = DEFAULT_STORAGE) -> pd.Data
     `study` is that name, ``kernel_ablation-laptop``, or without the scale where there is one only.
     Raises InputError for a study or storage that does not exist.
     """
-    opened = _open(study, open_storage(storage) if isinstance(storage, str) else storage)
+    opened = _open(study, open_storage(storage, create=False) if isinstance(storage, str) else storage)
     frame = pd.DataFrame([_row(trial) for trial in opened.get_trials(deepcopy=False)], columns=_columns(opened))
     frame.attrs = {"definition": opened.user_attrs.get("definition", {}), "study": opened.study_name}
     return frame

@@ -127,7 +127,7 @@ def _titled(name: str, svg: Markup) -> tuple[str, Markup, str]:
 
 def _svg(figure: Figure) -> Markup:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
     # matplotlib escapes what people typed; the XML prologue does not belong inside a page.
     return Markup(text[text.index("<svg") :])

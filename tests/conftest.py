@@ -1,0 +1,54 @@
+"""What several rooms' tests share."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+import yaml
+
+from search.study import LIBRARY
+
+# One thread is faster for networks this small, and leaves the other core to a second process.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+# Overrides that bring a study at laptop scale down to fractions of a second a trial.
+MINIATURE = [
+    "recipe.epochs=1",
+    "recipe.warmup_epochs=0",
+    "recipe.batch_size=32",
+    "data.train_size=64",
+    "data.val_size=32",
+    "data.test_size=32",
+    "throughput.rounds=2",
+    "throughput.batch_size=4",
+    "throughput.block_seconds=0.001",
+    "throughput.warmup_steps=1",
+]
+
+
+@pytest.fixture
+def miniature() -> list[str]:
+    """Overrides for load_study that make a study tiny."""
+    return list(MINIATURE)
+
+
+@pytest.fixture
+def write_study(tmp_path: Path) -> Callable[..., str]:
+    """Write a study file: kernel_ablation's definition with some fields replaced, or raw text."""
+
+    def write(text: str | None = None, /, **fields: Any) -> str:
+        path = tmp_path / "my_study.yaml"
+        if text is None:
+            definition = yaml.safe_load((LIBRARY / "kernel_ablation.yaml").read_text())
+            text = yaml.safe_dump(definition | fields, sort_keys=False)
+        path.write_text(text)
+        return str(path)
+
+    return write
