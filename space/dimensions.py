@@ -24,9 +24,10 @@ class Trial(Protocol):
 class Dimension(BaseModel):
     """One named choice: the value that the architecture has at `path`.
 
-    A path is dotted; ``*`` ties all stages (``mixers.*.band_kernel_size``), an index means one (``depths.2``).
-    `choices` are listed, or spelled as integers from `low` to `high` by `step`. With `when`, the dimension only
-    exists where each of those other dimensions has one of the listed values.
+    A path is dotted; ``*`` ties all stages (``mixers.*.band_kernel_size``), an index means one (``depths.2``);
+    a path to a mixer itself (``mixers.*``) chooses among kinds by name. `choices` are listed, or spelled as
+    integers from `low` to `high` by `step`. With `when`, the dimension only exists where each of those other
+    dimensions has one of the listed values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -102,7 +103,12 @@ class SearchSpace(BaseModel):
 
     def architecture(self, chosen: Mapping[str, Choice]) -> Architecture:
         """Return the architecture with these values. Raises InputError as `suggest` does."""
-        changes = {self.dimensions[name].path: value for name, value in chosen.items()}
+        changes = {
+            path: value
+            for path, value in ((self.dimensions[name].path, value) for name, value in chosen.items())
+            # A kind of mixer that the base has already keeps the base's settings.
+            if not self._is_bases_kind(path, value)
+        }
         built = self.base.replace(changes, "the sampled architecture")
         self._check_limits(built)
         return built
@@ -144,13 +150,20 @@ class SearchSpace(BaseModel):
                 found = paths.get(data, dimension.path)
             except InputError:
                 return None
-            if not found or any(value != found[0] for value in found) or found[0] not in dimension.values:
+            # A choice among mixers goes by their kind.
+            value = found[0]["kind"] if found and isinstance(found[0], dict) else found[0] if found else None
+            if value not in dimension.values:
                 return None
-            chosen[name] = found[0]
+            chosen[name] = value
         try:
             return chosen if self.architecture(chosen) == architecture else None
         except InputError:
             return None
+
+    def _is_bases_kind(self, path: str, value: Choice) -> bool:
+        if not isinstance(value, str) or not path.startswith("mixers"):
+            return False
+        return all(isinstance(now, dict) and now["kind"] == value for now in paths.get(self.base.to_dict(), path))
 
     def _exists(self, dimension: Dimension, chosen: Mapping[str, Choice]) -> bool:
         return all(chosen.get(guard) in values for guard, values in dimension.when.items())

@@ -4,15 +4,24 @@ A configuration is a frozen value with a `kind`, `check(channels)`, which raises
 fit, and `build(channels)`, which returns a module (B, channels, H, W) -> (B, channels, H, W).
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from space.mixers.average_pool import AveragePool
 from space.mixers.depthwise import Depthwise
 from space.mixers.identity import Identity
 from space.mixers.inception import Inception
 
-Mixer = Annotated[Inception | Depthwise | Identity | AveragePool, Field(discriminator="kind")]
+
+def _kind_alone(value: Any) -> Any:
+    """Let the name of a kind stand for that mixer with its defaults."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+Mixer = Annotated[
+    Annotated[Inception | Depthwise | Identity | AveragePool, Field(discriminator="kind")],
+    BeforeValidator(_kind_alone),
+]
 
 __all__ = ["AveragePool", "Depthwise", "Identity", "Inception", "Mixer"]

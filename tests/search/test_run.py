@@ -254,5 +254,5 @@ def test_records_of_what_is_not_there(
         load("kernel_ablation", storage=storage(tmp_path))
     assert not list(tmp_path.iterdir())
     assert call(command("--study", "norm_ablation", "--seeds", "1"), tmp_path, capsys).returncode == 0
-    with pytest.raises(InputError, match="is not in the storage.*; there are norm_ablation-laptop"):
+    with pytest.raises(InputError, match=r"is not in the storage.*; there are norm_ablation-laptop"):
         load("kernel_ablation", storage=storage(tmp_path))
