@@ -145,5 +145,5 @@ def test_an_unknown_row_of_the_paper_is_told() -> None:
 def test_difference_names_each_field() -> None:
     before = load_study("kernel_ablation").to_dict()
     after = load_study("kernel_ablation", overrides=["recipe.epochs=3", "data.noise=0.5"]).to_dict()
-    assert difference(before, after) == ["data.noise was 0.1, is 0.5", "recipe.epochs was 7, is 3"]
+    assert difference(before, after) == ["data.noise was 0.1, is 0.5", "recipe.epochs was 9, is 3"]
     assert difference(before, before) == []
