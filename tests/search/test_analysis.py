@@ -1,0 +1,232 @@
+"""Tables and figures from a real storage, against closed forms and scipy."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from optuna.trial import TrialState
+from scipy import stats
+
+from search.analysis import (
+    answer,
+    effects,
+    front,
+    hypervolume,
+    importances,
+    load,
+    main_table,
+    paper_table,
+    write_report,
+)
+from search.analysis.fronts import non_dominated
+from search.analysis.tables import markdown, summary
+
+ACCURACY = {"base": [90.0, 92.0, 91.0], "small": [80.0, 85.0, 83.0], "same": [90.5, 91.5, 91.2]}
+SPEED = {"base": 1000.0, "small": 1500.0, "same": 900.0}
+Made = tuple[str, optuna.storages.RDBStorage]
+
+
+def measured(speed: float) -> dict[str, Any]:
+    mode = {"median": speed, "low": 0.95 * speed, "high": 1.05 * speed, "rounds": [speed]}
+    ratio = {"ratio": speed / 1000, "ratio_low": 0.95 * speed / 1000, "ratio_high": 1.05 * speed / 1000}
+    return {"train": mode | ratio, "infer": mode | ratio}
+
+
+def record(arm: str, seed: int, accuracy: float | None, speed: float, **rest: Any) -> dict[str, Any]:
+    curves = [{"epoch": e, "lr": 0.1, "train_loss": 1.0, "val_loss": 1.0, "val_accuracy": 50.0 + e} for e in (1, 2)]
+    return {
+        "arm": arm,
+        "factor": "size",
+        "seed": seed,
+        "baseline": arm == "base",
+        "fingerprint": arm,
+        "architecture": {"depths": [1]},
+        "resolution": 24,
+        "params": 17_749,
+        "macs": 1_898_592,
+        "throughput": measured(speed),
+        "val_accuracy": accuracy,
+        "test_accuracy": accuracy,
+        "curves": curves if accuracy is not None else [],
+        "seconds": {"train": 5.0, "total": 6.0},
+        "environment": {"device": "a CPU", "git_commit": "abc"},
+    } | rest
+
+
+def make(path: Path, kind: str, rows: list[tuple[dict[str, Any], TrialState]], **definition: Any) -> Made:
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path / 'studies.db'}")
+    directions = ["maximize"] if kind == "table" else ["maximize", "maximize"]
+    study = optuna.create_study(study_name="mine-laptop", storage=storage, directions=directions)
+    fields = {"name": "mine", "scale": "laptop", "question": "Is <script>alert(1)</script> safe?", "kind": kind}
+    study.set_user_attr("definition", fields | {"baseline": "base", "throughput": {"rounds": 9}} | definition)
+    for attrs, state in rows:
+        params = attrs.pop("params_sampled", {})
+        choices = {name: optuna.distributions.CategoricalDistribution([1, 2, 3, 4]) for name in params}
+        speed = attrs["throughput"]["train"]["median"]
+        values = [speed] if kind == "table" else [attrs["val_accuracy"], speed]
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=state,
+                values=values if state is TrialState.COMPLETE else None,
+                user_attrs=attrs,
+                params=params,
+                distributions=choices,
+            )
+        )
+    return "mine", storage
+
+
+def ablation(path: Path, **definition: Any) -> pd.DataFrame:
+    rows = [
+        (record(arm, seed, value, SPEED[arm]), TrialState.COMPLETE)
+        for arm, accuracies in ACCURACY.items()
+        for seed, value in enumerate(accuracies)
+    ]
+    rows.append((record("small", 3, 1.0, 1500.0, failure="out of <memory>"), TrialState.FAIL))
+    name, storage = make(path, "ablation", rows, **definition)
+    return load(name, storage=storage)
+
+
+def search(path: Path, n: int = 16) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(n):
+        a, b = (int(v) for v in rng.integers(1, 5, 2))
+        attrs = record(f"trial {number}", 0, 60.0 + 8 * a + rng.normal(), 2000.0 - 300 * a + 50 * b + rng.normal())
+        rows.append((attrs | {"params_sampled": {"a": a, "b": b}, "baseline": number == 0}, TrialState.COMPLETE))
+    name, storage = make(path, "search", rows, dimensions={"a": {}, "b": {}})
+    return load(name, storage=storage)
+
+
+def test_a_row_a_trial(tmp_path: Path) -> None:
+    frame = ablation(tmp_path)
+    assert len(frame) == 10
+    assert frame["state"].value_counts().to_dict() == {"COMPLETE": 9, "FAIL": 1}
+    row = frame.iloc[3]
+    assert (row["arm"], row["seed"], row["test_accuracy"], row["train_ratio"]) == ("small", 0, 80.0, 1.5)
+    assert row["curves"][1]["val_accuracy"] == 52
+    assert frame.attrs["study"] == "mine-laptop"
+
+
+def test_effects_are_the_paired_differences(tmp_path: Path) -> None:
+    table = effects(ablation(tmp_path)).set_index("arm")
+    for arm in ("small", "same"):
+        difference = np.array(ACCURACY[arm]) - np.array(ACCURACY["base"])
+        paired = stats.ttest_rel(ACCURACY[arm], ACCURACY["base"])
+        low, high = paired.confidence_interval(0.95)
+        assert table.loc[arm, "effect"] == pytest.approx(difference.mean())
+        assert (table.loc[arm, "effect_low"], table.loc[arm, "effect_high"]) == (
+            pytest.approx(low),
+            pytest.approx(high),
+        )
+        assert table.loc[arm, "p"] == pytest.approx(paired.pvalue)
+    assert table.loc["small", "accuracy"] == pytest.approx(np.mean(ACCURACY["small"]))
+    assert math.isnan(table.loc["base", "effect"])
+    assert table["seeds"].tolist() == [3, 3, 3]
+    assert table.loc["small", "failed"] == 1
+
+
+def test_one_seed_gives_no_interval(tmp_path: Path) -> None:
+    rows = [(record(arm, 0, ACCURACY[arm][0], SPEED[arm]), TrialState.COMPLETE) for arm in ACCURACY]
+    name, storage = make(tmp_path, "ablation", rows)
+    frame = load(name, storage=storage)
+    table = effects(frame).set_index("arm")
+    assert table.loc["small", "effect"] == -10
+    assert table[["accuracy_low", "effect_low", "effect_high", "p"]].isna().all().all()
+    assert main_table(frame).loc[1, "effect, points, 95 % CI"] == "-10.00 [–]"
+    assert "not distinguished from it by these seeds: small, same" in answer(frame)
+
+
+def test_intervals_end_where_percentages_do(tmp_path: Path) -> None:
+    rows = [(record("base", seed, value, 1000.0), TrialState.COMPLETE) for seed, value in enumerate((99.0, 80.0))]
+    name, storage = make(tmp_path, "ablation", rows)
+    table = effects(load(name, storage=storage))
+    assert table["accuracy_high"].tolist() == [100]
+
+
+points = arrays(np.float64, st.tuples(st.integers(1, 12), st.just(2)), elements=st.integers(0, 6).map(float))
+
+
+@given(points)
+def test_the_front_is_what_no_point_dominates(values: np.ndarray) -> None:
+    expected = [not any(all(other >= own) and any(other > own) for other in values) for own in values]
+    assert non_dominated(values).tolist() == expected
+
+
+@given(points, st.tuples(st.integers(0, 7), st.integers(0, 7)))
+def test_the_hypervolume_counts_dominated_unit_squares(values: np.ndarray, extra: tuple[int, int]) -> None:
+    grid = sum(any(x > i and y > j for x, y in values) for i in range(7) for j in range(7))
+    assert hypervolume(values) == grid
+    assert hypervolume(np.vstack([values, extra])) >= hypervolume(values)
+    assert hypervolume(values[non_dominated(values)]) == hypervolume(values)
+
+
+def test_a_search_reports_its_front_and_what_mattered(tmp_path: Path) -> None:
+    frame = search(tmp_path)
+    best = front(frame)
+    assert best["train_throughput"].is_monotonic_decreasing
+    assert best["accuracy"].is_monotonic_increasing
+    shares = importances(frame)
+    assert shares["accuracy"].sum() == pytest.approx(1)
+    assert shares["accuracy"].idxmax() == "a"
+    assert importances(frame.head(5)).empty
+    assert f"{len(best)} of 16 trained architectures are on the front" in answer(frame)
+    assert len(summary(frame)["result"]) == len(best)
+
+
+def test_the_paper_stands_beside_as_differences_and_ratios(tmp_path: Path) -> None:
+    rows = {
+        "base": {"params": 28.1, "macs": 4.2, "train": 901, "infer": 2900, "top1": 82.3},
+        "small": {"params": 28.0, "macs": 4.2, "train": 936, "infer": 3097, "top1": 81.8},
+    }
+    frame = ablation(tmp_path, paper={"rows": rows, "source": "arXiv, ablation", "machine": "A100, one seed"})
+    table = paper_table(frame)
+    assert table is not None
+    cells = table.set_index("arm").loc["small"]
+    assert cells["effect, paper (points, one seed)"] == "-0.5"
+    assert cells["train ratio, paper"] == f"{936 / 901:.3f}"
+    assert cells["train ratio, ours"].startswith("1.500 [")
+    assert paper_table(search_free_of_paper(frame)) is None
+
+
+def search_free_of_paper(frame: pd.DataFrame) -> pd.DataFrame:
+    bare = frame.copy()
+    bare.attrs = {**frame.attrs, "definition": frame.attrs["definition"] | {"paper": None}}
+    return bare
+
+
+@pytest.mark.parametrize("kind", ["ablation", "search", "table", "nothing finished"])
+def test_the_report_is_one_page_that_escapes_what_people_typed(tmp_path: Path, kind: str) -> None:
+    if kind == "ablation":
+        frame = ablation(tmp_path)
+    elif kind == "search":
+        frame = search(tmp_path)
+    else:
+        state = TrialState.WAITING if kind == "nothing finished" else TrialState.COMPLETE
+        rows = [(record(arm, 0, None, SPEED[arm]), state) for arm in ACCURACY]
+        name, storage = make(tmp_path, "table", rows)
+        frame = load(name, storage=storage)
+    paths = write_report(frame, tmp_path / "out", command="python -m search.run --study '<b>'")
+    assert all(path.stat().st_size > 0 for path in paths.values())
+    page = paths["report"].read_text()
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "&lt;b&gt;" in page
+    if kind == "ablation":
+        assert page.count("<svg") == 4
+        assert "small, seed 3: out of &lt;memory&gt;" in page
+        assert {"effects", "accuracy_throughput", "throughput", "learning_curves"} <= paths.keys()
+        assert len(pd.read_csv(paths["trials"])) == 10
+    if kind == "nothing finished":
+        assert "No trial is complete yet" in page
+
+
+def test_markdown_escapes_what_would_end_a_cell() -> None:
+    assert markdown(pd.DataFrame({"a": ["x|y"]})).splitlines()[2] == "| x\\|y |"
