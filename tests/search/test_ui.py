@@ -1,0 +1,95 @@
+"""The MLflow pages as a person sees them, in a real browser."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from search.run import main
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None, reason="chromium and chromium-driver are not installed (`make test` tries to)"
+)
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1600,1000",
+)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    options = Options()
+    options.binary_location = str(CHROMIUM)
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def server(tmp_path: Path, miniature: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A study in miniature, browsed as `make ui` does."""
+    monkeypatch.chdir(tmp_path)
+    overrides = [part for change in miniature for part in ("--set", change)]
+    assert main(["--study", "norm_ablation", "--seeds", "2", *overrides]) == 0
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", "sqlite:///runs/mlflow.db"]
+    process = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
+        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait(timeout=30)
+
+
+def test_the_experiment_page_lists_the_studys_trials(browser: webdriver.Chrome, server: str) -> None:
+    def answers(driver: webdriver.Chrome) -> bool:
+        try:
+            driver.get(f"{server}/#/experiments/1/runs")
+        except Exception:  # the server is still starting
+            return False
+        return "MLflow" in driver.title
+
+    def text(driver: webdriver.Chrome) -> str:
+        return str(driver.find_element(By.TAG_NAME, "body").text)
+
+    WebDriverWait(browser, 120).until(answers)
+    expected = ["norm_ablation-laptop (study)", "BatchNorm · seed 0", "LayerNorm · seed 1"]
+    WebDriverWait(browser, 60).until(lambda driver: all(name in text(driver) for name in expected))
+    assert "norm_ablation-laptop" in text(browser)
+
+
+def test_the_report_opens_without_a_network(browser: webdriver.Chrome, server: str, tmp_path: Path) -> None:
+    report = tmp_path / "runs/norm_ablation-laptop/report.html"
+    browser.get(report.as_uri())
+    assert "What does BatchNorm give in speed" in browser.find_element(By.TAG_NAME, "h1").text
+    assert len(browser.find_elements(By.TAG_NAME, "svg")) == 4
+    for width in (400, 900, 1400):
+        browser.set_window_size(width, 900)
+        overflow = browser.execute_script("return document.documentElement.scrollWidth > window.innerWidth")
+        assert not overflow, f"the page is wider than {width} pixels"
