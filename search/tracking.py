@@ -25,6 +25,7 @@ from space.errors import InputError
 
 TRIAL, PARENT, NOTE = "trial", "mlflow.parentRunId", "mlflow.note.content"
 PARAM_LENGTH = 6000
+ALL_TRIALS = 'tags.arm LIKE "%"'  # MLflow folds child runs away until a search names them
 PORTS = {"http": 80, "https": 443, "postgresql": 5432}
 
 
@@ -67,10 +68,10 @@ class Tracker:
                 self.client.log_artifact(self.parent_run_id, str(path), folder)
         states = [trial.state for trial in self.study.get_trials(deepcopy=False)]
         counts = [
-            Metric(f"trials_{state.name.lower()}", states.count(state), _millis(datetime.now()), 0)
+            RunTag(f"trials {state.name.lower()}", str(states.count(state)))
             for state in (TrialState.COMPLETE, TrialState.FAIL, TrialState.WAITING)
         ]
-        self.client.log_batch(self.parent_run_id, metrics=counts)
+        self.client.log_batch(self.parent_run_id, tags=counts)
         self.client.set_terminated(self.parent_run_id, "FINISHED")
 
     def _experiment(self, uri: str, out: Path) -> str:
@@ -84,6 +85,8 @@ class Tracker:
         location = None if uri.startswith("http") else (out / "artifacts" / name).absolute().as_uri()
         created = self.client.create_experiment(name, artifact_location=location)
         self.client.set_experiment_tag(created, NOTE, self._description())
+        # Opens the pages for training runs rather than those for language models.
+        self.client.set_experiment_tag(created, "mlflow.experimentKind", "custom_model_development")
         return str(created)
 
     def _parent(self) -> str:
@@ -102,7 +105,8 @@ class Tracker:
         return run_id
 
     def _description(self) -> str:
-        return f"{self.definition.get('question', '')}\n\nScale: {self.definition.get('scale', '')}."
+        tip = f"To list the trials side by side, search for `{ALL_TRIALS}`, and sort or chart by any metric."
+        return f"{self.definition.get('question', '')}\n\nScale: {self.definition.get('scale', '')}. {tip}"
 
     def _children(self) -> Iterator[Run]:
         token = None

@@ -106,8 +106,8 @@ def test_the_report_hangs_on_the_parent(study: optuna.Study, tmp_path: Path) -> 
     stored = {file.path for file in copy.client.list_artifacts(copy.parent_run_id)}
     assert stored == {"definition.yaml", "report.html", "figures", "tables"}
     parent = copy.client.get_run(copy.parent_run_id)
-    assert parent.data.metrics["trials_complete"] == 1
-    assert parent.data.metrics["trials_waiting"] == 1
+    assert parent.data.tags["trials complete"] == "1"
+    assert parent.data.tags["trials waiting"] == "1"
     assert parent.data.params["recipe.epochs"] == "2"
     assert parent.data.tags["mlflow.note.content"].startswith("Why?")
 

@@ -7,15 +7,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from search.run import main
+from search.tracking import ALL_TRIALS
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -70,8 +73,8 @@ def server(tmp_path: Path, miniature: list[str], monkeypatch: pytest.MonkeyPatch
 def test_the_experiment_page_lists_the_studys_trials(browser: webdriver.Chrome, server: str) -> None:
     def answers(driver: webdriver.Chrome) -> bool:
         try:
-            driver.get(f"{server}/#/experiments/1/runs")
-        except Exception:  # the server is still starting
+            driver.get(f"{server}/#/experiments/1/runs?searchFilter={quote(ALL_TRIALS)}")
+        except WebDriverException:  # the server is still starting
             return False
         return "MLflow" in driver.title
 
@@ -79,9 +82,10 @@ def test_the_experiment_page_lists_the_studys_trials(browser: webdriver.Chrome, 
         return str(driver.find_element(By.TAG_NAME, "body").text)
 
     WebDriverWait(browser, 120).until(answers)
-    expected = ["norm_ablation-laptop (study)", "BatchNorm · seed 0", "LayerNorm · seed 1"]
+    expected = [f"{arm} · seed {seed}" for arm in ("BatchNorm", "LayerNorm") for seed in (0, 1)]
     WebDriverWait(browser, 60).until(lambda driver: all(name in text(driver) for name in expected))
     assert "norm_ablation-laptop" in text(browser)
+    assert "4 matching runs" in text(browser)
 
 
 def test_the_report_opens_without_a_network(browser: webdriver.Chrome, server: str, tmp_path: Path) -> None:
