@@ -54,7 +54,7 @@ class Worker:
         """Work until no trial is left. On KeyboardInterrupt the trial at hand is given back before it is raised."""
         give_back_orphans(self.opened, self.storage)
         if self.study.kind != "search":
-            self._measure_arms()
+            self.measure_arms()
         while (trial := self._claim()) is not None:
             self._run_trial(trial)
 
@@ -128,7 +128,7 @@ class Worker:
             raise MeasurementFailed(found["failure"])
         return dict(found)
 
-    def _measure_arms(self) -> None:
+    def measure_arms(self) -> None:
         """Measure all arms together, interleaved, before anything trains: once for each machine."""
         key, study = self._measurements_key(), self.study
         have = self.opened.user_attrs.get(key, {})

@@ -1,7 +1,8 @@
 """Two real digits far apart on a noisy canvas; the label is the one on the left.
 
-Either digit can be read from a few pixels; which of the two counts can only be told by a network that sees
-from one to the other. Where the pair stands on the canvas is random, so that a border near by tells little.
+Either digit can be read from a few pixels; which of the two counts takes a view beyond the digit: of the other
+one, or of how far away the canvas' borders are. On a canvas less than twice as wide as the gap the left digit always
+lies in the left half, so what is rewarded there is reach, whether to the other digit or to the border.
 """
 
 from typing import Literal, Self

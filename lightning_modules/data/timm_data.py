@@ -1,16 +1,22 @@
 """Anything that timm.data.create_dataset reads: ImageFolder, torchvision, Hugging Face, WebDataset, TFDS."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import timm.data
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch.utils.data import IterableDataset, Subset
 
 from lightning_modules.data.base import Data
 from space.errors import InputError
+
+# The names that timm takes for the same split of a folder.
+SPLIT_FOLDERS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "eval", "evaluation"),
+}
 
 
 class TimmData(BaseModel):
@@ -37,6 +43,12 @@ class TimmData(BaseModel):
     std: tuple[float, ...] = IMAGENET_DEFAULT_STD
     samples: dict[str, int] = {}  # images a split, where the shards of a WebDataset do not say it
 
+    @model_validator(mode="after")
+    def _statistics_fit(self) -> Self:
+        if not len(self.mean) == len(self.std) == self.in_channels:
+            raise ValueError(f"mean and std need a value for each of {self.in_channels} channels")
+        return self
+
     @property
     def sizes(self) -> tuple[int, int, int] | None:
         """Images in train, val and test: not known before the files are read."""
@@ -46,6 +58,8 @@ class TimmData(BaseModel):
         """Open the splits. Raises InputError, in one line, for a path that does not exist or has no images."""
         if not self.dataset.startswith(("hfds/", "hfids/", "tfds/")) and not Path(self.root).exists():
             raise InputError(f"data.root: {self.root!r} does not exist")
+        if self.dataset == "":
+            self._check_folders()
         train = self._split(self.train_split, training=True)
         test = self._split(self.test_split)
         if self.val_split is not None:
@@ -71,6 +85,15 @@ class TimmData(BaseModel):
             std=self.std,
         )
 
+    def _check_folders(self) -> None:
+        """Refuse a split that has no folder of its own: timm would read the whole root in its place."""
+        for split in filter(None, (self.train_split, self.val_split, self.test_split)):
+            names = SPLIT_FOLDERS.get(split, (split,))
+            if not any((Path(self.root) / name).is_dir() for name in names):
+                raise InputError(
+                    f"data.root: {self.root!r} has no folder for split {split!r}; allowed: {', '.join(names)}"
+                )
+
     def _split(self, split: str, training: bool = False) -> Any:
         extra = {"num_samples": self.samples[split]} if split in self.samples else {}
         try:
@@ -92,4 +115,9 @@ class TimmData(BaseModel):
             ) from error
         if not isinstance(dataset, IterableDataset) and len(dataset) == 0:
             raise InputError(f"data.root: {self.root!r} has no images in split {split!r}")
+        classes = getattr(getattr(dataset, "reader", None), "class_to_idx", None)
+        if classes and len(classes) > self.num_classes:
+            raise InputError(
+                f"data.num_classes is {self.num_classes}, but split {split!r} under {self.root!r} has {len(classes)}"
+            )
         return dataset

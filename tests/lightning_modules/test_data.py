@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,7 @@ def test_pathfinders_labels_are_balanced_and_show_two_dots() -> None:
         ({"name": "alignment", "gap": 31}, "must not exceed resolution 32"),
         ({"name": "pathfinder", "contour_length": 60}, "does not fit into resolution 64; allowed: at most 25"),
         ({"name": "digits", "resolutoin": 32}, "Extra inputs"),
+        ({"name": "timm", "in_channels": 1}, "a value for each of 1 channels"),
         ({"name": "cifar"}, "does not match any of the expected tags"),
     ],
 )
@@ -163,6 +165,17 @@ def test_a_path_without_images_is_told(tmp_path: Path) -> None:
         TimmData(root=str(tmp_path)).load()
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    config = image_folder(tmp_path / "images")
+    with pytest.raises(InputError, match="has no folder for split 'tset'; allowed: tset"):
+        config.model_copy(update={"test_split": "tset"}).load()
+    shutil.rmtree(tmp_path / "images/validation")
+    with pytest.raises(InputError, match="has no folder for split 'validation'; allowed: val, valid"):
+        config.load()
+    many = image_folder(tmp_path / "many")
+    (tmp_path / "many/train/third").mkdir()
+    shutil.copy(tmp_path / "many/train/dark/0.png", tmp_path / "many/train/third")
+    with pytest.raises(InputError, match=r"data.num_classes is 2, but split 'train' under .* has 3"):
+        many.load()
     only = image_folder(tmp_path / "one", per_class=1).model_copy(update={"val_share": 0.99})
     with pytest.raises(InputError, match="too few training images"):
         only.load()
