@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= kernel_ablation
-SCALE ?= laptop
 PORT ?= 5000
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -13,8 +12,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 16
 
-study: $(VENV)/.installed ## run a study: make study [STUDY=kernel_ablation] [SCALE=laptop]
-	$(BIN)/python -m search.run --study $(STUDY) --scale $(SCALE)
+study: $(VENV)/.installed ## run a study: make study [STUDY=kernel_ablation] [SCALE=cifar]
+	$(BIN)/python -m search.run --study $(STUDY) $(if $(SCALE),--scale $(SCALE))
 
 test: $(VENV)/.installed-dev ## install what the tests need, and run them
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || $(MAKE) --no-print-directory browser

@@ -74,7 +74,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME|FILE",
         help="a study that comes along (see --list) or a YAML file of your own",
     )
-    add("--scale", metavar="NAME|FILE", help="at which size to ask: network, data, recipe (default: laptop)")
+    add(
+        "--scale",
+        metavar="NAME|FILE",
+        help="at which size to ask: network, data, recipe (default: the study's, or laptop)",
+    )
     add(
         "--set",
         metavar="PATH=VALUE",

@@ -53,7 +53,7 @@ def storage(folder: Path) -> str:
 
 
 def test_a_study_from_the_command_to_the_report(command: Callable[..., list[str]], tmp_path: Path) -> None:
-    args = command("--study", "norm_ablation", "--seeds", "2", "--json")
+    args = command("--study", "norm_ablation", "--scale", "laptop", "--seeds", "2", "--json")
     first = run(args, tmp_path)
     assert first.returncode == 0, first.stderr
     summary = json.loads(first.stdout)
@@ -88,7 +88,7 @@ def test_a_study_from_the_command_to_the_report(command: Callable[..., list[str]
 def test_another_definition_under_the_same_name_is_refused(
     command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    args = command("--study", "norm_ablation", "--seeds", "1")
+    args = command("--study", "norm_ablation", "--scale", "laptop", "--seeds", "1")
     assert call(args, tmp_path, capsys).returncode == 0
     before = load("norm_ablation", storage=storage(tmp_path))
     changed = call([*args, "--set", "recipe.lr=0.5"], tmp_path, capsys)
@@ -157,7 +157,9 @@ def test_networks_that_cannot_be_trained_fail_alone(
 ) -> None:
     # Far too high a learning rate: the loss overflows, or the accuracy is that of guessing.
     done = call(
-        command("--study", "norm_ablation", "--seeds", "1", "--set", "recipe.lr=1e30", "--json"), tmp_path, capsys
+        command("--study", "norm_ablation", "--scale", "laptop", "--seeds", "1", "--set", "recipe.lr=1e30", "--json"),
+        tmp_path,
+        capsys,
     )
     assert done.returncode == 1, done.stderr
     frame = load("norm_ablation", storage=storage(tmp_path))
@@ -172,7 +174,7 @@ def test_every_study_runs_in_miniature(
     command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], study: str
 ) -> None:
     extra = ["--set", "trials=3"] if study == "pareto_search" else ["--seeds", "1"]
-    done = call(command("--study", study, *extra), tmp_path, capsys)
+    done = call(command("--study", study, "--scale", "laptop", *extra), tmp_path, capsys)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 
@@ -253,6 +255,8 @@ def test_records_of_what_is_not_there(
     with pytest.raises(InputError, match=r"storage .* does not exist"):
         load("kernel_ablation", storage=storage(tmp_path))
     assert not list(tmp_path.iterdir())
-    assert call(command("--study", "norm_ablation", "--seeds", "1"), tmp_path, capsys).returncode == 0
+    assert (
+        call(command("--study", "norm_ablation", "--scale", "laptop", "--seeds", "1"), tmp_path, capsys).returncode == 0
+    )
     with pytest.raises(InputError, match=r"is not in the storage.*; there are norm_ablation-laptop"):
         load("kernel_ablation", storage=storage(tmp_path))
