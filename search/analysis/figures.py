@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from search.analysis.effects import accuracy_column, differences, effects
-from search.analysis.fronts import front, hypervolume_over_trials, importances, scored
+from search.analysis.fronts import front, hypervolume_over_trials, importances, non_dominated, scored
 
 INK, GREY = "#222222", "#888888"
 STYLE: dict[Any, Any] = {
@@ -91,8 +91,11 @@ def accuracy_throughput(frame: pd.DataFrame) -> Figure | None:
             mec="white",
             mew=0.6,
         )
+    means = table[["accuracy", "train_throughput"]].to_numpy(dtype=float)
+    best = table[non_dominated(means)].sort_values("train_throughput")
+    axes.step(best["train_throughput"], best["accuracy"], where="pre", color=GREY, lw=1, ls=":", zorder=0)
     _label_points(figure, axes, table["train_throughput"], table["accuracy"], table["arm"])
-    axes.set_xlabel("training throughput, images/s (bar: quartiles over rounds)")
+    axes.set_xlabel("training throughput, images/s (bar: quartiles over rounds; dotted: front of the means)")
     axes.set_ylabel("accuracy, % (bar: 95 % interval over seeds)")
     axes.grid(color=GREY, alpha=0.2, lw=0.6)
     axes.margins(x=0.18, y=0.1)
