@@ -142,7 +142,7 @@ def main() -> None:
     ratios = trial_ratios(study, args.rounds)
     low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
     print(f"  ratio {median(ratios):.3f} [{low:.3f} … {high:.3f}], median and quartiles of {len(ratios)} rounds")
-    small = load_study("norm_ablation", overrides=["seeds=2"])
+    small = load_study("norm_ablation", "laptop", ["seeds=2"])
     print(f"a study of {len(jobs(small))} trials over the sum of bare loops: ratio {study_ratio(small):.3f}")
 
 

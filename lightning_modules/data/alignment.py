@@ -41,12 +41,7 @@ class Alignment(Generated):
 
     def load(self) -> Data:
         """Draw the splits."""
-        sizes = {"train": self.train_size, "val": self.val_size, "test": self.test_size}
-        splits = {
-            split: self._draw(np.random.default_rng([self.data_seed, index]), n)
-            for index, (split, n) in enumerate(sizes.items())
-        }
-        return in_memory(self.name, splits, 2)
+        return in_memory(self.name, self.draw_splits(self._draw), 2)
 
     def _draw(self, rng: np.random.Generator, n: int) -> tuple[Images, Labels]:
         labels = rng.permutation(np.arange(n) % 2).astype(np.int64)

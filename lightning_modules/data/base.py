@@ -1,5 +1,6 @@
 """What every data set gives: three splits and what a network needs to know of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 Images = NDArray[np.float32]  # (N, H, W), 0..1
 Labels = NDArray[np.int64]  # (N,)
+Drawn = tuple[Images, Labels]
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,14 @@ class Generated(BaseModel):
     def sizes(self) -> tuple[int, int, int] | None:
         """Images in train, val and test."""
         return self.train_size, self.val_size, self.test_size
+
+    def draw_splits(self, draw: Callable[[np.random.Generator, int], Drawn]) -> dict[str, Drawn]:
+        """Draw each split with a generator of its own."""
+        sizes = {"train": self.train_size, "val": self.val_size, "test": self.test_size}
+        return {
+            split: draw(np.random.default_rng([self.data_seed, index]), n)
+            for index, (split, n) in enumerate(sizes.items())
+        }
 
 
 def in_memory(name: str, splits: dict[str, tuple[Images, Labels]], num_classes: int) -> Data:

@@ -84,7 +84,15 @@ def test_the_experiment_page_lists_the_studys_trials(browser: webdriver.Chrome, 
 
     WebDriverWait(browser, 120).until(answers)
     expected = [f"{arm} · seed {seed}" for arm in ("BatchNorm", "LayerNorm") for seed in (0, 1)]
-    WebDriverWait(browser, 60).until(lambda driver: all(name in text(driver) for name in expected))
+
+    def listed(driver: webdriver.Chrome) -> bool:
+        """Look, and load the page anew where MLflow has put up the search without having applied it."""
+        if all(name in text(driver) for name in expected):
+            return True
+        driver.refresh()
+        return False
+
+    WebDriverWait(browser, 120, poll_frequency=8).until(listed)
     assert "norm_ablation-laptop" in text(browser)
     assert "4 matching runs" in text(browser)
 
