@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from search.tracking import Tracker
+from search.tracking import ALL_TRIALS, Tracker
 from space import preset
 from space.errors import InputError
 
@@ -68,6 +68,8 @@ def test_finished_trials_are_copied_once(study: optuna.Study, tmp_path: Path) ->
         run.info.run_name: run for run in runs if run.data.tags.get("mlflow.parentRunId") == first.parent_run_id
     }
     assert set(children) == {"baseline · seed 0", "baseline · seed 1", "band kernel 3 · seed 0"}
+    listed = client.search_runs([first.experiment_id], ALL_TRIALS)  # what the experiment's note tells to search for
+    assert {run.info.run_name for run in listed} == set(children)
 
     done = children["baseline · seed 0"]
     assert done.info.status == "FINISHED"
