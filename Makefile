@@ -16,7 +16,7 @@ study: $(VENV)/.installed ## run a study: make study [STUDY=kernel_ablation] [SC
 	$(BIN)/python -m search.run --study $(STUDY) $(if $(SCALE),--scale $(SCALE))
 
 test: $(VENV)/.installed-dev ## install what the tests need, and run them
-	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || $(MAKE) --no-print-directory browser
+	@$(MAKE) --no-print-directory programs
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-dev ## ruff: lint and format
@@ -34,13 +34,16 @@ ui: $(VENV)/.installed ## browse the studies in MLflow, on loopback: make ui [PO
 clean: ## remove the virtual environment and caches, keep runs/
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
-# The browser test skips itself where this cannot be done (no Debian, no root).
-.PHONY: browser
-browser:
-	-@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "installing chromium for the browser test"; \
-		(apt-get update && apt-get install --yes --no-install-recommends chromium chromium-driver) >/dev/null 2>&1 \
-			|| echo "chromium could not be installed; the browser test will be skipped"; \
+# The tests that need these skip themselves where they cannot be had (no Debian, no root).
+.PHONY: programs
+programs:
+	-@export PATH="$$PATH:$$(echo /usr/lib/postgresql/*/bin | tr ' ' ':')"; \
+	if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null || ! command -v initdb >/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "installing chromium and postgresql for the tests"; \
+			(apt-get update && apt-get install --yes --no-install-recommends chromium chromium-driver postgresql) \
+				>/dev/null 2>&1 || echo "they could not be installed; some tests will be skipped"; \
+		fi; \
 	fi
 
 $(BIN)/python:

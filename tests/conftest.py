@@ -1,14 +1,17 @@
 """What several rooms' tests share."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import optuna
 import pytest
 import torch
 import yaml
+from pytest_postgresql.janitor import DatabaseJanitor
+from servers import postgresql, postgresql_programs
 
 from search.study import LIBRARY
 
@@ -52,3 +55,29 @@ def write_study(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def postgresql_port() -> Iterator[int]:
+    """The port of a PostgreSQL server that all tests share."""
+    programs = postgresql_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL's programs are not installed (`make test` tries to)")
+    with postgresql(programs) as port:
+        yield port
+
+
+@pytest.fixture
+def postgresql_url(postgresql_port: int) -> Iterator[str]:
+    """A new, empty database."""
+    name, host = f"test_{uuid4().hex}", "127.0.0.1"
+    with DatabaseJanitor(user="postgres", host=host, port=postgresql_port, dbname=name):
+        yield f"postgresql+psycopg://postgres@{host}:{postgresql_port}/{name}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new storage of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'storage.db'}"
+    return str(request.getfixturevalue("postgresql_url"))

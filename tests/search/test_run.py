@@ -101,11 +101,15 @@ def test_another_definition_under_the_same_name_is_refused(
     assert renamed.returncode == 0, renamed.stderr
 
 
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("kill", "storage_url"),
+    [(signal.SIGKILL, "sqlite"), (signal.SIGINT, "sqlite"), (signal.SIGKILL, "postgresql")],
+    indirect=["storage_url"],
+)
 def test_a_killed_study_goes_on_where_it_stopped(
-    command: Callable[..., list[str]], tmp_path: Path, kill: signal.Signals
+    command: Callable[..., list[str]], tmp_path: Path, kill: signal.Signals, storage_url: str
 ) -> None:
-    args = command("--study", "kernel_ablation", "--seeds", "2")
+    args = command("--study", "kernel_ablation", "--seeds", "2", "--storage", storage_url)
     process = subprocess.Popen(
         args, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
@@ -121,17 +125,17 @@ def test_a_killed_study_goes_on_where_it_stopped(
         assert "interrupted; nothing finished is lost. To go on: python -m search.run" in told
         assert "Traceback" not in told
 
-    halted = load("kernel_ablation", storage=storage(tmp_path))
+    halted = load("kernel_ablation", storage=storage_url)
     finished = halted[halted["state"] == "COMPLETE"]
     assert 3 <= len(finished) < 16
 
     resumed = run(args, tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    whole = load("kernel_ablation", storage=storage(tmp_path))
+    whole = load("kernel_ablation", storage=storage_url)
     assert whole["state"].tolist() == ["COMPLETE"] * 16
     assert not whole.duplicated(["arm", "seed"]).any()
     # What was finished is untouched: its own time of completion is still there.
-    study = optuna.load_study(study_name="kernel_ablation-laptop", storage=storage(tmp_path))
+    study = optuna.load_study(study_name="kernel_ablation-laptop", storage=storage_url)
     started = [trial.datetime_start for trial in study.get_trials()]
     numbers = finished["number"].tolist()
     assert max(started[n] for n in numbers) < min(started[n] for n in range(16) if n not in numbers)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
+from servers import free_port
 from urllib3 import PoolManager, Retry
 
 from search.run import main
@@ -53,9 +53,7 @@ def server(tmp_path: Path, miniature: list[str], monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     overrides = [part for change in miniature for part in ("--set", change)]
     assert main(["--study", "norm_ablation", "--scale", "laptop", "--seeds", "2", *overrides]) == 0
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", "sqlite:///runs/mlflow.db"]
     process = subprocess.Popen(
         [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
