@@ -12,7 +12,10 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 MemoryFormat = Literal["channels_last", "contiguous"]
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+FORMATS: dict[MemoryFormat, torch.memory_format] = {
+    "channels_last": torch.channels_last,
+    "contiguous": torch.contiguous_format,
+}
 
 
 def resolve_device(device: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lightning_modules.precision import resolve_device
 from search.plan import Job, job, paper_rows
 from search.study import Study
 from search.throughput import Candidate, Protocol, measure
@@ -55,17 +56,19 @@ def _base(study: Study) -> Job:
 
 def _time(study: Study, trials: int) -> tuple[float | None, str]:
     """Estimate from a few training steps of the base, timed now, and the images that a trial trains on."""
-    blocks = study.throughput.rounds * len(study.throughput.modes)
-    measuring = study.throughput.block_seconds * blocks * (trials * 2 if study.kind == "search" else len(study.arms))
+    measuring = study.throughput.budget * (trials if study.kind == "search" else 1)
     if study.kind == "table":
         return None, "Time: a few training steps and inferences of each model."
     if study.data.sizes is None:
         return None, "Time: not known before the data are read."
-    quick = Protocol(batch_size=min(32, study.recipe.batch_size), rounds=3, block_seconds=0.1, warmup_steps=1)
+    precision = study.recipe.precision
+    if precision == "tf32" and resolve_device(study.device) == "cpu":
+        precision = "fp32"  # which is what a CPU then does
+    quick = Protocol(batch_size=min(32, study.recipe.batch_size), min_rounds=3, max_rounds=3, warmup_seconds=0.5)
     found = measure(
         {"base": Candidate(study.base, study.data.resolution)},
         reference="base",
-        protocol=quick.model_copy(update={"precision": study.recipe.precision}),
+        protocol=quick.model_copy(update={"precision": precision}),
         device=study.device,
     )["base"]
     if "failure" in found:
@@ -73,11 +76,11 @@ def _time(study: Study, trials: int) -> tuple[float | None, str]:
     epochs = study.recipe.total_epochs
     images, val, test = study.data.sizes
     evaluated = epochs * val + test
-    each = epochs * images / found["train"]["median"] + evaluated / found["infer"]["median"]
+    each = epochs * images / found["train"]["images_per_s"] + evaluated / found["infer"]["images_per_s"]
     total = trials * each + measuring
     return total, (
         f"Time: about {_words(total)}, from the base's speed in this second "
-        f"({found['train']['median']:,.0f} training images/s): {_words(each)} a trial, one after another."
+        f"({found['train']['images_per_s']:,.0f} training images/s): {_words(each)} a trial, one after another."
     )
 
 

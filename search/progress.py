@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+WAITING = "waiting: another process measures on the device, or trains on it"
+
 
 def outcome(trial: FrozenTrial) -> str:
     """Say in one line what came of a trial."""
@@ -26,7 +28,7 @@ def outcome(trial: FrozenTrial) -> str:
     parts = []
     if attrs.get("test_accuracy") is not None:
         parts.append(f"val {attrs['val_accuracy']:.2f} %, test {attrs['test_accuracy']:.2f} %")
-    parts.append(f"train {attrs['throughput']['train']['median']:,.0f} images/s")
+    parts.append(f"train {attrs['throughput']['train']['images_per_s']:,.0f} images/s")
     parts.append(f"{attrs['seconds']['total']:.1f} s")
     return f"{name}: {', '.join(parts)}"
 
@@ -51,9 +53,13 @@ class LiveProgress:
     ) -> None:
         self.progress.stop()
 
-    def measuring(self, done: int, total: int) -> None:
-        """Show the measurement's blocks."""
-        self.progress.update(self.now, description="measuring throughput", completed=done, total=total)
+    def waiting(self) -> None:
+        """Say why nothing moves."""
+        self.progress.update(self.now, description=WAITING)
+
+    def measuring(self, spent: float, budget: float) -> None:
+        """Show the seconds of the measurement."""
+        self.progress.update(self.now, description="measuring throughput", completed=spent, total=budget)
 
     def started(self, number: int, name: str) -> None:
         """Show which trial runs."""
@@ -87,7 +93,11 @@ class LineProgress:
     ) -> None:
         pass
 
-    def measuring(self, done: int, total: int) -> None:
+    def waiting(self) -> None:
+        """Say why nothing moves."""
+        self.console.out(WAITING, highlight=False)
+
+    def measuring(self, spent: float, budget: float) -> None:
         """Say once that throughput is measured."""
         if not self.measured:
             self.console.out("measuring throughput", highlight=False)

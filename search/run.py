@@ -102,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--storage", metavar="URL", help="Optuna storage (default: sqlite:///OUT/studies.db)")
     add("--tracking-uri", metavar="URI", help="MLflow store (default: sqlite:///OUT/mlflow.db)")
+    add("--fresh", action="store_true", help="measure throughput again, e.g. where the report calls it disturbed")
     add("--json", action="store_true", help="print a machine-readable summary on standard output")
     return parser
 
@@ -155,9 +156,9 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
             watcher=_Copying(watcher, tracker),
         )
         try:
-            worker.run()
+            worker.run(fresh=args.fresh)
         finally:
-            tracker.sync()
+            tracker.sync(again=args.fresh)
 
     frame = load_records(study.full_name, storage=storage)
     command = f"python -m search.run {shlex.join(_repeat(args))}"
@@ -186,7 +187,8 @@ class _Copying:
     """Passes everything on to the progress display, and each finished trial to MLflow as well."""
 
     def __init__(self, watcher: Any, tracker: Any) -> None:
-        self.measuring, self.started, self.epoch = watcher.measuring, watcher.started, watcher.epoch
+        self.waiting, self.measuring = watcher.waiting, watcher.measuring
+        self.started, self.epoch = watcher.started, watcher.epoch
         self._finished, self._sync = watcher.finished, tracker.sync
 
     def finished(self, trial: optuna.trial.FrozenTrial) -> None:

@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from search.measurements import newest, of_trial
 from search.storage import masked
 from space.errors import InputError
 
@@ -47,8 +48,12 @@ class Tracker:
         except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
             raise InputError(f"--tracking-uri {masked(uri)}: cannot be used: {_first_line(error)}") from error
 
-    def sync(self) -> int:
-        """Copy every finished trial that the store lacks; return how many. Calling it again copies nothing."""
+    def sync(self, *, again: bool = False) -> int:
+        """Copy every finished trial that the store lacks; return how many. Calling it again copies nothing.
+
+        `again`: copy the scores of those it has as well, after throughput was measured anew.
+        """
+        measured = newest(self.study.user_attrs)
         present = {run.data.tags[TRIAL]: run for run in self._children()}
         copied = 0
         for trial in self.study.get_trials(deepcopy=False):
@@ -56,8 +61,10 @@ class Tracker:
                 continue
             run = present.get(str(trial.number))
             if run is None or run.info.status == "RUNNING":  # a copy that was cut off is completed
-                self._copy(trial, run)
+                self._copy(trial, run, measured)
                 copied += 1
+            elif again:
+                self._log_scores(run.info.run_id, trial, measured)
         return copied
 
     def log_report(self, paths: Mapping[str, Path]) -> None:
@@ -123,7 +130,14 @@ class Tracker:
             if not token:
                 return
 
-    def _copy(self, trial: FrozenTrial, run: Run | None) -> None:
+    def _log_scores(self, run_id: str, trial: FrozenTrial, measured: Mapping[str, dict[str, Any]]) -> None:
+        throughput = of_trial(trial, measured)
+        at = _millis(trial.datetime_complete or datetime.now())
+        metrics = [Metric(name, value, at, 0) for name, value in _final(trial.user_attrs, throughput).items()]
+        tags = [RunTag("disturbed", "; ".join(throughput.get("flags") or []))]
+        self.client.log_batch(run_id, metrics=metrics, tags=tags if tags[0].value else [])
+
+    def _copy(self, trial: FrozenTrial, run: Run | None, measured: Mapping[str, dict[str, Any]]) -> None:
         attrs = trial.user_attrs
         ablation = self.definition.get("kind") != "search"
         name = f"{attrs.get('arm')} · seed {attrs.get('seed')}" if ablation else f"trial {trial.number}"
@@ -134,14 +148,12 @@ class Tracker:
             tags = {TRIAL: str(trial.number), PARENT: self.parent_run_id}
             run = self.client.create_run(self.experiment_id, start_time=started, tags=tags, run_name=name)
         run_id = run.info.run_id
+        self._log_scores(run_id, trial, measured)
         metrics = [
-            *(Metric(key, value, ended, 0) for key, value in _final(attrs).items()),
-            *(
-                Metric(key, float(value), ended, int(row["epoch"]))
-                for row in attrs.get("curves", [])
-                for key, value in row.items()
-                if key != "epoch"
-            ),
+            Metric(key, float(value), ended, int(row["epoch"]))
+            for row in attrs.get("curves", [])
+            for key, value in row.items()
+            if key != "epoch"
         ]
         for start in range(0, len(metrics), 900):
             self.client.log_batch(run_id, metrics=metrics[start : start + 900])
@@ -153,16 +165,15 @@ class Tracker:
         self.client.set_terminated(run_id, status, end_time=ended)
 
 
-def _final(attrs: Mapping[str, Any]) -> dict[str, float]:
+def _final(attrs: Mapping[str, Any], speeds: Mapping[str, Any]) -> dict[str, float]:
     """Return a trial's scores under names that explain themselves in the list of runs."""
-    speeds = attrs.get("throughput") or {}
     train, infer = speeds.get("train") or {}, speeds.get("infer") or {}
     found = {
         "test_accuracy_percent": attrs.get("test_accuracy"),
         "val_accuracy_percent": attrs.get("val_accuracy"),
-        "train_images_per_s": train.get("median"),
+        "train_images_per_s": train.get("images_per_s"),
         "train_ratio_to_baseline": train.get("ratio"),
-        "infer_images_per_s": infer.get("median"),
+        "infer_images_per_s": infer.get("images_per_s"),
         "infer_ratio_to_baseline": infer.get("ratio"),
         "params_M": attrs["params"] / 1e6 if "params" in attrs else None,
         "MACs_G": attrs["macs"] / 1e9 if "macs" in attrs else None,

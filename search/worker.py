@@ -16,18 +16,22 @@ from lightning_modules.data import Data
 from search import storage as store
 from search.environment import environment
 from search.evaluate import evaluate, values
+from search.measurements import Measurements, identity, key, short
 from search.plan import Job, job
 from search.study import Study
-from search.throughput import Candidate, measure
+from search.throughput import Candidate, measure, quiet
+from space import Architecture
 from space.errors import InputError
 
+TOGETHER = 8  # networks of a search that are measured beside each other: more would not fit on a small GPU
 FINISHED = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
 
 
 class Watcher(Protocol):
     """What a worker tells while it works."""
 
-    def measuring(self, done: int, total: int) -> None: ...
+    def waiting(self) -> None: ...
+    def measuring(self, spent: float, budget: float) -> None: ...
     def started(self, number: int, name: str) -> None: ...
     def epoch(self, row: dict[str, float]) -> None: ...
     def finished(self, trial: FrozenTrial) -> None: ...
@@ -49,12 +53,18 @@ class Worker:
     ) -> None:
         self.study, self.opened, self.storage = study, opened, storage
         self.data, self.device, self.workdir, self.watcher = data, device, workdir, watcher
+        self.measurements = Measurements(opened)
 
-    def run(self) -> None:
-        """Work until no trial is left. On KeyboardInterrupt the trial at hand is given back before it is raised."""
+    def run(self, *, fresh: bool = False) -> None:
+        """Work until no trial is left. On KeyboardInterrupt the trial at hand is given back before it is raised.
+
+        `fresh`: measure throughput again, whatever has been measured before.
+        """
         give_back_orphans(self.opened, self.storage)
         if self.study.kind != "search":
-            self.measure_arms()
+            self.measure_arms(fresh=fresh)
+        elif fresh:
+            self.measure_again()
         while (trial := self._claim()) is not None:
             self._run_trial(trial)
 
@@ -77,15 +87,17 @@ class Worker:
         try:
             one = self._job(trial)
             self.watcher.started(trial.number, f"{one.arm}, seed {one.seed}")
-            record = evaluate(
-                one,
-                data=self.data,
-                recipe=self.study.recipe,
-                throughput=self._throughput(one),
-                device=self.device,
-                workdir=self.workdir,
-                on_epoch=self.watcher.epoch,
-            )
+            throughput = self._throughput(one)
+            with quiet.training(self.device, self.watcher.waiting):
+                record = evaluate(
+                    one,
+                    data=self.data,
+                    recipe=self.study.recipe,
+                    throughput=throughput,
+                    device=self.device,
+                    workdir=self.workdir,
+                    on_epoch=self.watcher.epoch,
+                )
             store.set_attrs(self.storage, id_, record | {"environment": environment(self.device)})
             self.opened.tell(trial, values(record))
         except KeyboardInterrupt:
@@ -111,43 +123,70 @@ class Worker:
             architecture=architecture,
             resolution=self.study.data.resolution,
         )
-        for key, value in one.attrs().items():
-            trial.set_user_attr(key, value)
+        for name, value in one.attrs().items():
+            trial.set_user_attr(name, value)
         return one
 
     def _throughput(self, one: Job) -> dict[str, Any]:
         if self.study.kind != "search":
-            found = self.opened.user_attrs[self._measurements_key()][one.arm]
+            candidate, reference = self._arm(one.arm), self._arm(self.study.baseline)
         else:
-            candidates = {
-                "base": Candidate(self.study.base, one.resolution),
-                "candidate": Candidate(one.architecture, one.resolution),
-            }
-            found = self._measure(candidates, "base")["candidate"]
+            candidate, reference = (Candidate(a, one.resolution) for a in (one.architecture, self.study.base))
+        name = key(self._identity(candidate, reference))
+        found = self.measurements.get(name)
+        if found is None:
+            self._measure({"candidate": candidate}, reference)
+            found = self.measurements.get(name)
+        assert found is not None
         if "failure" in found:
             raise MeasurementFailed(found["failure"])
-        return dict(found)
+        return short(found, name)
 
-    def measure_arms(self) -> None:
-        """Measure all arms together, interleaved, before anything trains: once for each machine."""
-        key, study = self._measurements_key(), self.study
-        have = self.opened.user_attrs.get(key, {})
-        if study.arms.keys() <= have.keys():
+    def measure_arms(self, *, fresh: bool = False) -> None:
+        """Measure all arms that lack it together, interleaved with the baseline, before anything trains."""
+        arms = {arm: self._arm(arm) for arm in self.study.arms}
+        self._measure(arms, arms[self.study.baseline], fresh=fresh)
+
+    def measure_again(self) -> None:
+        """Measure all that a search has measured again, a few at a time beside the base."""
+        trials = self.opened.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        found = {t.user_attrs["fingerprint"]: t.user_attrs for t in trials}
+        candidates = {
+            name: Candidate(Architecture.parse(attrs["architecture"]), attrs["resolution"])
+            for name, attrs in found.items()
+        }
+        reference = Candidate(self.study.base, self.study.data.resolution)
+        for names in (list(candidates)[n : n + TOGETHER] for n in range(0, len(candidates), TOGETHER)):
+            self._measure({name: candidates[name] for name in names}, reference, fresh=True)
+
+    def _arm(self, arm: str) -> Candidate:
+        return Candidate(self.study.architecture(arm), self.study.resolution(arm))
+
+    def _identity(self, candidate: Candidate, reference: Candidate) -> dict[str, Any]:
+        return identity(candidate, reference, self.study.throughput, self.device)
+
+    def _measure(self, candidates: dict[str, Candidate], reference: Candidate, *, fresh: bool = False) -> None:
+        """Measure what the storage lacks, or with `fresh` everything, and keep it there."""
+        identities = {name: self._identity(candidate, reference) for name, candidate in candidates.items()}
+        lacking = {
+            name: candidate
+            for name, candidate in candidates.items()
+            if fresh or self.measurements.get(key(identities[name])) is None
+        }
+        if not lacking:
             return
-        candidates = {arm: Candidate(study.architecture(arm), study.resolution(arm)) for arm in study.arms}
-        self.opened.set_user_attr(key, self._measure(candidates, study.baseline))
-
-    def _measurements_key(self) -> str:
-        return f"throughput on {platform.node()}, {self.device}"
-
-    def _measure(self, candidates: dict[str, Candidate], reference: str) -> dict[str, dict[str, Any]]:
-        return measure(
-            candidates,
-            reference=reference,
+        # The reference is measured beside them in any case; under a name that no arm can have.
+        names = [name for name, candidate in lacking.items() if candidate == reference] or [""]
+        found = measure(
+            {names[0]: reference} | lacking,
+            reference=names[0],
             protocol=self.study.throughput,
             device=self.device,
             on_progress=self.watcher.measuring,
+            on_wait=self.watcher.waiting,
         )
+        for name in lacking:
+            self.measurements.put(identities[name], found[name])
 
 
 class MeasurementFailed(RuntimeError):

@@ -51,7 +51,7 @@ def _keys(data: Any, part: str, path: str) -> list[Any]:
             return list(data)
         if part in data:
             return [part]
-        of = f" of a {data['kind']!r} mixer" if "kind" in data else ""
+        of = f" of a {data['kind']!r} mixer" if "kind" in data and "mixers" in path.split(".") else ""
         allowed = ", ".join(map(str, data)) or "nothing"
         raise InputError(f"{path}: no field {part!r}{of}{nearest(part, data)}; allowed: {allowed}")
     if isinstance(data, list):

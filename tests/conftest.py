@@ -29,10 +29,11 @@ MINIATURE = [
     "data.train_size=64",
     "data.val_size=32",
     "data.test_size=32",
-    "throughput.rounds=2",
+    "throughput.min_rounds=2",
+    "throughput.max_rounds=2",
     "throughput.batch_size=4",
     "throughput.block_seconds=0.001",
-    "throughput.warmup_steps=1",
+    "throughput.warmup_seconds=0",
 ]
 
 

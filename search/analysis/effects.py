@@ -36,7 +36,8 @@ def effects(frame: pd.DataFrame) -> pd.DataFrame:
     Columns: arm, factor, baseline, seeds, failed; accuracy, accuracy_low, accuracy_high (percent, mean over
     seeds, Student's 95 % interval); effect, effect_low, effect_high, p (difference from the baseline at the same
     seeds, percentage points, and the paired t test's p-value, not corrected for the number of arms);
-    train_ and infer_ throughput and ratio with their quartiles over rounds; params, macs, seconds.
+    train_ and infer_ throughput and ratio with their 95 % intervals, flags (what disturbed the measurement);
+    params, macs, seconds.
     What fewer than two seeds cannot give is NaN.
     """
     column = accuracy_column(frame)
@@ -54,6 +55,7 @@ def effects(frame: pd.DataFrame) -> pd.DataFrame:
             "failed": int((planned["state"] == "FAIL").sum()),
             **{name: first[name] for name in ("params", "macs", "resolution")},
             "seconds": own["seconds_total"].mean(),
+            "flags": "; ".join(dict.fromkeys(flag for flag in own["flags"] if flag)),
         }
         for mode in ("train", "infer"):
             for name in (

@@ -70,19 +70,19 @@ def forest(frame: pd.DataFrame) -> Figure | None:
 
 
 def accuracy_throughput(frame: pd.DataFrame) -> Figure | None:
-    """Mean accuracy with its interval against training throughput with its quartiles; the front as a line."""
+    """Mean accuracy with its interval against training throughput with its interval; the front as a line."""
     if accuracy_column(frame) is None:
         return None
-    table = effects(frame).dropna(subset=["accuracy", "train_throughput"]).reset_index(drop=True)
+    table = effects(frame).dropna(subset=["accuracy", "train_ratio"]).reset_index(drop=True)
     if table.empty:
         return None
     colours = _colours(table["factor"])
     figure, axes = _axes(6.6, 4.4)
     for _, row in table.iterrows():
         axes.errorbar(
-            row["train_throughput"],
+            row["train_ratio"],
             row["accuracy"],
-            xerr=_arms(row, "train_throughput"),
+            xerr=_arms(row, "train_ratio"),
             yerr=None if np.isnan(row["accuracy_low"]) else _arms(row, "accuracy"),
             fmt="D" if row["baseline"] else "o",
             ms=7 if row["baseline"] else 5.5,
@@ -90,12 +90,15 @@ def accuracy_throughput(frame: pd.DataFrame) -> Figure | None:
             lw=1.1,
             mec="white",
             mew=0.6,
+            mfc="white" if "train: " in row["flags"] else None,
         )
-    means = table[["accuracy", "train_throughput"]].to_numpy(dtype=float)
-    best = table[non_dominated(means)].sort_values("train_throughput")
-    axes.step(best["train_throughput"], best["accuracy"], where="pre", color=GREY, lw=1, ls=":", zorder=0)
-    _label_points(figure, axes, table["train_throughput"], table["accuracy"], table["arm"])
-    axes.set_xlabel("training throughput, images/s (bar: quartiles over rounds; dotted: front of the means)")
+    means = table[["accuracy", "train_ratio"]].to_numpy(dtype=float)
+    best = table[non_dominated(means)].sort_values("train_ratio")
+    axes.step(best["train_ratio"], best["accuracy"], where="pre", color=GREY, lw=1, ls=":", zorder=0)
+    _label_points(figure, axes, table["train_ratio"], table["accuracy"], table["arm"])
+    axes.set_xlabel(
+        "training throughput over the baseline's (bar: 95 % interval, hollow: disturbed; dotted: front of the means)"
+    )
     axes.set_ylabel("accuracy, % (bar: 95 % interval over seeds)")
     axes.grid(color=GREY, alpha=0.2, lw=0.6)
     axes.margins(x=0.18, y=0.1)
@@ -103,7 +106,7 @@ def accuracy_throughput(frame: pd.DataFrame) -> Figure | None:
 
 
 def throughput(frame: pd.DataFrame) -> Figure | None:
-    """Throughput of training and inference as a ratio to the baseline's, with quartiles over rounds."""
+    """Throughput over the baseline's in training and inference, with 95 % intervals; hollow where disturbed."""
     table = effects(frame).dropna(subset=["train_ratio"]).reset_index(drop=True)
     if table.empty:
         return None
@@ -115,19 +118,18 @@ def throughput(frame: pd.DataFrame) -> Figure | None:
         axes.errorbar(
             table[f"{mode}_ratio"],
             y,
-            xerr=[
-                table[f"{mode}_ratio"] - table[f"{mode}_ratio_low"],
-                table[f"{mode}_ratio_high"] - table[f"{mode}_ratio"],
-            ],
+            xerr=np.column_stack([_arms(row, f"{mode}_ratio") for _, row in table.iterrows()]),
             fmt="o" if mode == "train" else "s",
             ms=5,
             color=palette[mode],
             label={"train": "training step", "infer": "inference"}[mode],
         )
+        disturbed = table["flags"].str.contains(f"{mode}: ")
+        axes.plot(table[f"{mode}_ratio"][disturbed], y[disturbed], "o", ms=2.5, color="white", ls="", zorder=5)
     axes.axvline(1, color=INK, lw=0.9, ls=(0, (4, 3)))
     axes.set_yticks(range(len(table)), table["arm"])
     axes.set_ylim(len(table) - 0.4, -0.6)
-    axes.set_xlabel("throughput over the baseline's in the same round\nmedian and quartiles over rounds")
+    axes.set_xlabel("throughput over the baseline's, from ratios within rounds\nbar: 95 % interval")
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     axes.grid(axis="x", color=GREY, alpha=0.25, lw=0.6)
     axes.tick_params(axis="y", length=0)
@@ -178,12 +180,12 @@ def search_front(frame: pd.DataFrame) -> Figure | None:
     best = front(frame)
     colour = sns.color_palette("colorblind")[3]
     figure, axes = _axes(6.6, 4.4)
-    axes.scatter(done["train_throughput"], done["accuracy"], s=26, color=GREY, alpha=0.6, lw=0, label="trials")
-    axes.step(best["train_throughput"], best["accuracy"], where="pre", color=colour, lw=1.4)
-    axes.scatter(best["train_throughput"], best["accuracy"], s=44, color=colour, ec="white", label="front", zorder=3)
+    axes.scatter(done["train_ratio"], done["accuracy"], s=26, color=GREY, alpha=0.6, lw=0, label="trials")
+    axes.step(best["train_ratio"], best["accuracy"], where="pre", color=colour, lw=1.4)
+    axes.scatter(best["train_ratio"], best["accuracy"], s=44, color=colour, ec="white", label="front", zorder=3)
     base = done[done["baseline"]]
     axes.scatter(
-        base["train_throughput"],
+        base["train_ratio"],
         base["accuracy"],
         marker="D",
         s=60,
@@ -192,8 +194,8 @@ def search_front(frame: pd.DataFrame) -> Figure | None:
         label="base",
         zorder=4,
     )
-    _label_points(figure, axes, best["train_throughput"], best["accuracy"], best["arm"])
-    axes.set_xlabel("training throughput, images/s")
+    _label_points(figure, axes, best["train_ratio"], best["accuracy"], best["arm"])
+    axes.set_xlabel("training throughput over the base's")
     axes.set_ylabel("validation accuracy, %")
     axes.legend(frameon=False, loc="lower left")
     axes.grid(color=GREY, alpha=0.2, lw=0.6)
@@ -221,7 +223,7 @@ def importances_figure(frame: pd.DataFrame) -> Figure | None:
     if table.empty:
         return None
     long = table.rename_axis("dimension").reset_index().melt("dimension", var_name="score", value_name="share")
-    long["score"] = long["score"].map({"accuracy": "accuracy", "train_throughput": "training throughput"})
+    long["score"] = long["score"].map({"accuracy": "accuracy", "train_ratio": "training throughput"})
     figure, axes = _axes(6.6, 1.0 + 0.5 * len(table))
     sns.barplot(long, y="dimension", x="share", hue="score", palette="colorblind", ax=axes)
     axes.set_xlabel("share of the variance (fANOVA)")
@@ -242,7 +244,9 @@ def _colours(factors: pd.Series) -> dict[str, tuple[float, float, float]]:
 
 
 def _arms(row: pd.Series, name: str) -> list[list[float]]:
-    return [[max(0.0, row[name] - row[f"{name}_low"])], [max(0.0, row[f"{name}_high"] - row[name])]]
+    """Return the lengths of an error bar to either side; none where there is no interval."""
+    sides = (row[name] - row[f"{name}_low"], row[f"{name}_high"] - row[name])
+    return [[float(np.fmax(0.0, side))] for side in sides]
 
 
 def _label_points(figure: Figure, axes: Axes, x: pd.Series, y: pd.Series, names: pd.Series) -> None:

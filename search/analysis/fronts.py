@@ -36,11 +36,12 @@ def scored(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the complete, trained rows and whether each is ``on_front``.
 
     ``accuracy`` is the validation's: architectures are chosen by it, and the test accuracy is only reported.
+    Speed is the ratio to the base, measured within rounds: images/s drift with the machine from trial to trial.
     """
-    done = frame[(frame["state"] == "COMPLETE") & frame["val_accuracy"].notna()].copy()
+    done = frame[(frame["state"] == "COMPLETE") & frame["val_accuracy"].notna() & frame["train_ratio"].notna()].copy()
     done["accuracy"] = done["val_accuracy"].astype(float)
-    done["train_throughput"] = done["train_throughput"].astype(float)
-    points = done[["accuracy", "train_throughput"]].to_numpy(dtype=float)
+    done["train_ratio"] = done["train_ratio"].astype(float)
+    points = done[["accuracy", "train_ratio"]].to_numpy(dtype=float)
     done["on_front"] = non_dominated(points)
     return done
 
@@ -51,16 +52,16 @@ def front(frame: pd.DataFrame) -> pd.DataFrame:
     One reading each: neither noise is taken into account.
     """
     done = scored(frame)
-    return done[done["on_front"]].sort_values("train_throughput", ascending=False)
+    return done[done["on_front"]].sort_values("train_ratio", ascending=False)
 
 
 def hypervolume_over_trials(frame: pd.DataFrame) -> pd.Series:
     """Return the hypervolume after each complete trial, indexed by the trial's number.
 
-    Unit: percentage points times images/s over the fastest trial's, from the reference (0, 0).
+    Unit: percentage points times training throughput over the fastest trial's, from the reference (0, 0).
     """
     done = scored(frame).sort_values("number")
-    points = done[["accuracy", "train_throughput"]].to_numpy(dtype=float)
+    points = done[["accuracy", "train_ratio"]].to_numpy(dtype=float)
     if len(points):
         points = points / np.array([1.0, points[:, 1].max()])
     return pd.Series([hypervolume(points[: n + 1]) for n in range(len(points))], index=done["number"])
@@ -69,21 +70,21 @@ def hypervolume_over_trials(frame: pd.DataFrame) -> pd.Series:
 def importances(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the share of each sampled dimension in the variance of either score (fANOVA, Hutter et al. 2014).
 
-    One row a dimension, columns accuracy and train_throughput; empty with fewer than ten complete trials, of
+    One row a dimension, columns accuracy and train_ratio; empty with fewer than ten complete trials, of
     which nothing could be said. A score that is the same in all trials has no shares: NaN.
     """
     done = scored(frame)
     sampled = [name for name in frame.columns if name.startswith("param.")]
     sampled = [name for name in sampled if done[name].notna().all() and done[name].nunique() > 1]
-    scores = [score for score in ("accuracy", "train_throughput") if done[score].nunique() > 1]
+    scores = [score for score in ("accuracy", "train_ratio") if done[score].nunique() > 1]
     if len(done) < 10 or not sampled or not scores:
-        return pd.DataFrame(columns=["accuracy", "train_throughput"])
+        return pd.DataFrame(columns=["accuracy", "train_ratio"])
     shares = {}
     for score in scores:
         study = optuna.create_study(direction="maximize")
         study.add_trials([_as_trial(row, sampled, score, done) for _, row in done.iterrows()])
         shares[score] = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
-    table = pd.DataFrame(shares, index=pd.Index(sampled), columns=["accuracy", "train_throughput"]).astype(float)
+    table = pd.DataFrame(shares, index=pd.Index(sampled), columns=["accuracy", "train_ratio"]).astype(float)
     return table.set_axis(table.index.str.removeprefix("param.")).sort_values(scores, ascending=False)
 
 

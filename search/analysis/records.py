@@ -9,6 +9,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from search.defaults import DEFAULT_STORAGE
+from search.measurements import newest, of_trial
 from search.storage import open_storage
 from space.errors import InputError, nearest
 
@@ -16,7 +17,7 @@ PLAIN = (
     *("arm", "factor", "baseline", "seed", "val_accuracy", "test_accuracy", "val_top5", "test_top5"),
     *("params", "macs", "activations", "bytes", "resolution", "best_epoch", "fingerprint", "failure"),
 )
-SPEEDS = {"median": "throughput", "low": "throughput_low", "high": "throughput_high"} | {
+SPEEDS = {"images_per_s": "throughput", "low": "throughput_low", "high": "throughput_high"} | {
     key: key for key in ("ratio", "ratio_low", "ratio_high")
 }
 
@@ -25,8 +26,9 @@ def load(study: str, *, storage: str | BaseStorage = DEFAULT_STORAGE) -> pd.Data
     """Return one row a trial, in the order they were planned.
 
     Columns: number, state, arm, factor, baseline, seed; val_accuracy, test_accuracy, val_top5, test_top5
-    (percent); train_* and infer_* of throughput (images/s, median over rounds), throughput_low and _high
-    (quartiles), ratio, ratio_low and ratio_high (to the reference); params, macs, activations, bytes;
+    (percent); train_* and infer_* of throughput (images/s), throughput_low and _high, ratio (to the reference),
+    ratio_low and ratio_high (ends of 95 % intervals), flags (what disturbed the measurement, in words; empty for a
+    quiet one); params, macs, activations, bytes;
     best_epoch, seconds_train, seconds_total, resolution, fingerprint, failure, device, hostname, git_commit;
     curves (a list of dicts), architecture (a dict), and ``param.NAME`` for what a search sampled.
     ``attrs["definition"]`` is the study's definition, ``attrs["study"]`` its name in the storage.
@@ -35,7 +37,9 @@ def load(study: str, *, storage: str | BaseStorage = DEFAULT_STORAGE) -> pd.Data
     Raises InputError for a study or storage that does not exist.
     """
     opened = _open(study, open_storage(storage, create=False) if isinstance(storage, str) else storage)
-    frame = pd.DataFrame([_row(trial) for trial in opened.get_trials(deepcopy=False)], columns=_columns(opened))
+    measured = newest(opened.user_attrs)
+    rows = [_row(trial, of_trial(trial, measured)) for trial in opened.get_trials(deepcopy=False)]
+    frame = pd.DataFrame(rows, columns=_columns(opened))
     frame.attrs = {"definition": opened.user_attrs.get("definition", {}), "study": opened.study_name}
     return frame
 
@@ -54,16 +58,17 @@ def _columns(opened: optuna.Study) -> list[str]:
     speeds = [f"{mode}_{name}" for mode in ("train", "infer") for name in SPEEDS.values()]
     sampled = [f"param.{name}" for name in opened.user_attrs.get("definition", {}).get("dimensions", {})]
     rest = ["seconds_train", "seconds_total", "device", "hostname", "git_commit", "curves", "architecture"]
-    return ["number", "state", *PLAIN, *speeds, *rest, *sampled]
+    return ["number", "state", *PLAIN, *speeds, "flags", *rest, *sampled]
 
 
-def _row(trial: FrozenTrial) -> dict[str, Any]:
+def _row(trial: FrozenTrial, throughput: dict[str, Any]) -> dict[str, Any]:
     attrs = trial.user_attrs
     row = {"number": trial.number, "state": trial.state.name, **{key: attrs.get(key) for key in PLAIN}}
     row["baseline"] = bool(attrs.get("baseline", False))
     for mode in ("train", "infer"):
-        measured = (attrs.get("throughput") or {}).get(mode) or {}
+        measured = throughput.get(mode) or {}
         row |= {f"{mode}_{name}": measured.get(key) for key, name in SPEEDS.items()}
+    row["flags"] = "; ".join(throughput.get("flags") or [])
     seconds, where = attrs.get("seconds") or {}, attrs.get("environment") or {}
     row |= {f"seconds_{part}": seconds.get(part) for part in ("train", "total")}
     row |= {key: where.get(key) for key in ("device", "hostname", "git_commit")}

@@ -14,7 +14,7 @@ from search.analysis.effects import accuracy_column, effects
 from search.analysis.figures import all_figures
 from search.analysis.fronts import front, scored
 from search.analysis.records import flat
-from search.analysis.tables import main_table, markdown, paper_table
+from search.analysis.tables import DISTURBED, main_table, markdown, paper_table
 
 TITLES = {
     "accuracy_throughput": ("Accuracy against training throughput", "Up and to the right is better."),
@@ -22,7 +22,10 @@ TITLES = {
         "Effects on accuracy",
         "Differences at the same seed. Intervals are not corrected for the number of arms.",
     ),
-    "throughput": ("Throughput", "All arms were timed in turn within each round, so drift hits all alike."),
+    "throughput": (
+        "Throughput",
+        "All arms were timed in turn within each round, so drift hits all alike. Hollow: disturbed.",
+    ),
     "learning_curves": ("Learning curves", ""),
     "hypervolume": ("Progress of the search", "The area that the front found so far dominates."),
     "importances": ("What mattered", "Shares come from a model fitted to few trials: read them as an order."),
@@ -61,7 +64,7 @@ def answer(frame: pd.DataFrame) -> str:
         return (
             f"{len(best)} of {len(done)} trained architectures are on the front: validation accuracy from "
             f"{best['accuracy'].min():.1f} to {best['accuracy'].max():.1f} % at "
-            f"{best['train_throughput'].max():,.0f} down to {best['train_throughput'].min():,.0f} training images/s. "
+            f"{best['train_ratio'].max():.2f} down to {best['train_ratio'].min():.2f} times the base's training speed. "
             "Each was trained once, so neighbours on the front may trade places on another seed."
         )
     table = effects(frame)
@@ -114,6 +117,11 @@ def _page(
             f"{row['arm']}, seed {row['seed']}: {row['failure']}"
             for _, row in frame[frame["state"] == "FAIL"].iterrows()
         ],
+        disturbed=[
+            f"{arm}: {flags}"
+            for arm, flags in frame[["arm", "flags"]].drop_duplicates().itertuples(index=False)
+            if flags
+        ],
         facts=_facts(frame, machine),
         command=command,
         definition=yaml.safe_dump(definition, sort_keys=False, allow_unicode=True),
@@ -134,10 +142,9 @@ def _svg(figure: Figure) -> Markup:
 
 
 def _reading(frame: pd.DataFrame) -> str:
-    rounds = (frame.attrs["definition"].get("throughput") or {}).get("rounds")
-    speed = (
-        f"Throughput: median over {rounds} rounds; ratios are taken within each round, brackets hold their quartiles."
-    )
+    speed = "Throughput: ratios are taken within rounds that time every network once; brackets hold 95 % intervals."
+    if frame["flags"].str.len().any():
+        speed += f" {DISTURBED}: the measurement was disturbed, see below."
     if accuracy_column(frame) is None:
         return speed
     if frame.attrs["definition"].get("kind") == "search":

@@ -10,6 +10,7 @@ from search.analysis.effects import accuracy_column, effects
 from search.analysis.fronts import front
 
 NONE = "–"
+DISTURBED = "†"
 
 
 def number(value: Any, digits: int = 2, sign: bool = False) -> str:
@@ -25,6 +26,15 @@ def spread(mid: Any, low: Any, high: Any, digits: int = 2, sign: bool = False) -
         return NONE
     around = "–" if number(low) == NONE else f"{number(low, digits, sign)} … {number(high, digits, sign)}"
     return f"{number(mid, digits, sign)} [{around}]"
+
+
+def ratio(row: pd.Series, mode: str) -> str:
+    """Format a throughput ratio with its interval; a dagger marks a disturbed measurement."""
+    mid, low, high = (row[f"{mode}_ratio{end}"] for end in ("", "_low", "_high"))
+    if number(mid) == NONE:
+        return NONE
+    text = "1 (reference)" if mid == low == high == 1 else spread(mid, low, high, 3)
+    return f"{text} {DISTURBED}" if f"{mode}: " in row["flags"] else text
 
 
 def main_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -53,9 +63,7 @@ def _arms_table(frame: pd.DataFrame) -> pd.DataFrame:
             )
         for mode in ("train", "infer"):
             cells[f"{mode} images/s"] = number(row[f"{mode}_throughput"], _speed_digits(frame))
-            cells[f"{mode} ratio, quartiles"] = spread(
-                row[f"{mode}_ratio"], row[f"{mode}_ratio_low"], row[f"{mode}_ratio_high"], 3
-            )
+            cells[f"{mode} ratio, 95 % CI"] = ratio(row, mode)
         cells |= _counts(row)
         if resolutions:
             cells["pixels"] = str(row["resolution"])
@@ -87,7 +95,7 @@ def _front_table(frame: pd.DataFrame) -> pd.DataFrame:
             "val accuracy %": number(row["val_accuracy"]),
             "test accuracy %": number(row["test_accuracy"]),
             "train images/s": number(row["train_throughput"], _speed_digits(frame)),
-            "train ratio, quartiles": spread(row["train_ratio"], row["train_ratio_low"], row["train_ratio_high"], 3),
+            "train ratio, 95 % CI": ratio(row, "train"),
         }
         rows.append(cells | _counts(row))
     return pd.DataFrame(rows)
@@ -127,9 +135,7 @@ def paper_table(frame: pd.DataFrame) -> pd.DataFrame | None:
                 "reference" if row is base else number(row["top1"] - base["top1"], 1, sign=True)
             )
         for mode in ("train", "infer"):
-            cells[f"{mode} ratio, ours"] = spread(
-                own[f"{mode}_ratio"], own[f"{mode}_ratio_low"], own[f"{mode}_ratio_high"], 3
-            )
+            cells[f"{mode} ratio, ours"] = ratio(own, mode)
             if base is not None:
                 cells[f"{mode} ratio, paper"] = number(row[mode] / base[mode], 3)
         cells |= {f"{name}, ours": value for name, value in _counts(own).items()}

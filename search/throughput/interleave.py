@@ -2,29 +2,35 @@
 
 import random
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from statistics import median
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
 
-from lightning_modules.precision import FORMATS, arithmetic, autocast, resolve_device
+from lightning_modules.precision import arithmetic, resolve_device
+from search.throughput import quiet
+from search.throughput.conditions import describe_device, watched
+from search.throughput.energy import energy_meter
+from search.throughput.intervals import Interval, interval
 from search.throughput.protocol import Mode, Protocol
-from space import Architecture, build
+from search.throughput.steps import Candidate, Runner, largest_batch, out_of_memory, prepare
 from space.errors import InputError
 
-Step = Callable[[], None]
+Block = Callable[[], float]
+Stopped = Literal["target", "budget", "rounds"]
+LOOKS = 1.25  # the interval is looked at when the rounds have grown by this factor, not after each of them
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A network to be measured, and the pixels a side of its images."""
+@dataclass
+class Rounds:
+    """Images/s of every network in every round, joules of its blocks where they are counted, and why it ended."""
 
-    architecture: Architecture
-    resolution: int
+    speeds: dict[str, list[float]]
+    stopped: Stopped
+    seconds: float
+    joules: dict[str, float] = field(default_factory=dict)
 
 
 def measure(
@@ -33,142 +39,181 @@ def measure(
     reference: str,
     protocol: Protocol,
     device: str = "auto",
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[float, float], None] | None = None,
+    on_wait: Callable[[], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Measure every candidate against `reference`, one of them; return a plain record for each.
 
-    A training step is forward, backward and an SGD step on random labels, drop path off, as in timm's
-    benchmark, which the paper used; inference runs in eval mode. A ratio is the median, over rounds, of the
-    candidate's images/s over the reference's in the same round; spreads are quartiles over rounds. A candidate
-    that cannot run is ``{"failure": reason}``; without the reference, ratios are None.
+    A record has, for each mode: images_per_s, low, high; ratio, ratio_low, ratio_high (to the reference, from
+    ratios within rounds; None without it); rounds (images/s each), stopped (target, budget or rounds),
+    memory_format, memory_bytes, first_step_seconds, warmup_seconds, steady, joules_per_image (None where not
+    counted), reference (its fingerprint). Beside them flags (what disturbed the measurement, in words), facts,
+    protocol, threads, and what describe_device tells. low and high are the ends of 95 % intervals.
 
-    Raises InputError for a device that is absent.
+    A candidate that cannot run is ``{"failure": reason}``. The device is had alone while this runs; `on_wait` is
+    called where that has to be waited for, `on_progress` with the seconds spent and the budget.
+
+    Raises InputError for a device that is absent or lacks what the protocol asks for.
     """
     device = resolve_device(device)
-    records: dict[str, dict[str, Any]] = {
-        name: {
-            "train": None,
-            "infer": None,
-            "protocol": protocol.model_dump(mode="json"),
-            "device": device,
-            "threads": torch.get_num_threads(),
-        }
-        for name in candidates
-    }
-    seen = 0
-    benchmark = torch.backends.cudnn.benchmark
+    protocol.check_device(device)
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
+    if protocol.threads is not None:
+        torch.set_num_threads(protocol.threads)
     try:
-        with arithmetic(protocol.precision), torch.random.fork_rng(enabled=True):
+        with quiet.measuring(device, on_wait), arithmetic(protocol.precision), torch.random.fork_rng(enabled=True):
             torch.manual_seed(0)
-            for mode in protocol.modes:
-                speeds = _rounds(candidates, records, mode, protocol, device, on_progress, seen)
-                seen += protocol.rounds * len(candidates)
-                for name, per_round in speeds.items():
-                    records[name][mode] = _summary(per_round, speeds.get(reference))
-                    records[name][mode]["reference"] = candidates[reference].architecture.fingerprint
+            return _measure(candidates, reference, protocol, device, on_progress)
     finally:
         torch.backends.cudnn.benchmark = benchmark
+        torch.set_num_threads(threads)
+
+
+def _measure(
+    candidates: Mapping[str, Candidate],
+    reference: str,
+    protocol: Protocol,
+    device: str,
+    on_progress: Callable[[float, float], None] | None,
+) -> dict[str, dict[str, Any]]:
+    about = {
+        "protocol": protocol.model_dump(mode="json"),
+        **describe_device(device),
+    }
+    records: dict[str, dict[str, Any]] = {name: {**about, "flags": [], "facts": {}} for name in candidates}
+    share = protocol.budget / len(protocol.modes)
+    for number, mode in enumerate(protocol.modes):
+        runners = _prepare(candidates, records, mode, protocol, device)
+        blocks = {name: runner.block for name, runner in runners.items()}
+        if not blocks:
+            break
+
+        def told(spent: float, number: int = number) -> None:
+            if on_progress is not None:
+                on_progress(number * share + min(spent, share), protocol.budget)
+
+        with watched(device) as watch:
+            rounds = interleave(
+                blocks,
+                reference if reference in blocks else None,
+                protocol,
+                budget=share,
+                meter=energy_meter(device),
+                on_round=lambda spent, watch=watch, told=told: (watch.sample(), told(spent)),  # type: ignore[misc]
+            )
+        seen = watch.conditions(rounds.speeds, reference)
+        for name, runner in runners.items():
+            records[name][mode] = _summary(rounds, name, runner, reference)
+            records[name][mode]["reference"] = candidates[reference].architecture.fingerprint
+            records[name]["flags"] += [f"{mode}: {flag}" for flag in seen.flags]
+            records[name]["facts"][mode] = seen.facts
     return {name: _failed_alone(record) for name, record in records.items()}
 
 
-def _rounds(
+def _prepare(
     candidates: Mapping[str, Candidate],
     records: dict[str, dict[str, Any]],
     mode: Mode,
     protocol: Protocol,
     device: str,
-    on_progress: Callable[[int, int], None] | None,
-    seen: int,
-) -> dict[str, list[float]]:
-    """Return images/s of each round; candidates that fail get a reason in their record and drop out."""
-    steps: dict[str, Step] = {}
-    counts: dict[str, int] = {}
-    speeds: dict[str, list[float]] = {}
+) -> dict[str, Runner]:
+    """Return what can run; candidates that cannot get a reason in their record and drop out."""
+    runners = {}
     for name, candidate in candidates.items():
         if "failure" in records[name]:
             continue
         try:
-            steps[name] = make_step(candidate, mode, protocol, device)
-            counts[name] = _steps_per_block(steps[name], protocol, device)
-            speeds[name] = []
+            runners[name] = prepare(candidate, mode, protocol, device)
         except (RuntimeError, MemoryError, InputError) as error:
-            steps.pop(name, None)
-            records[name]["failure"] = f"{mode}: {str(error).splitlines()[0]}"
-    order = random.Random(0)
-    total = len(protocol.modes) * protocol.rounds * len(candidates)
-    for _ in range(protocol.rounds):
-        for name in order.sample(sorted(steps), len(steps)):
-            seconds = _timed(steps[name], counts[name], device)
-            speeds[name].append(counts[name] * protocol.batch_size / seconds)
-            seen += 1
-            if on_progress is not None:
-                on_progress(seen, total)
-    return speeds
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            if out_of_memory(error):
+                fits = largest_batch(candidate, mode, protocol, device)
+                reason = f"out of memory at batch size {protocol.images(mode)}; " + (
+                    f"the largest that fits is about {fits}" if fits else "not even one image fits"
+                )
+            records[name]["failure"] = f"{mode}: {reason}"
+    return runners
 
 
-def make_step(candidate: Candidate, mode: Mode, protocol: Protocol, device: str) -> Step:
-    """Build the network and return one step of it on synthetic images, ready to be timed."""
-    candidate.architecture.check_resolution(candidate.resolution)
-    architecture = candidate.architecture.replace({"drop_path": 0.0, "head_dropout": 0.0})
-    network = build(architecture).to(device, memory_format=FORMATS[protocol.memory_format])  # type: ignore[call-overload]
-    shape = (protocol.batch_size, architecture.in_channels, candidate.resolution, candidate.resolution)
-    images = torch.randn(shape, device=device).contiguous(memory_format=FORMATS[protocol.memory_format])
-    labels = torch.randint(architecture.num_classes, (protocol.batch_size,), device=device)
-    call = torch.compile(network) if protocol.compile else network
-    if mode == "infer":
-        network.eval()
+def interleave(
+    blocks: Mapping[str, Block],
+    reference: str | None,
+    protocol: Protocol,
+    *,
+    budget: float,
+    meter: Callable[[], float] | None = None,
+    on_round: Callable[[float], object] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Rounds:
+    """Time every block once a round, in random order, until the ratios are known well enough or `budget` is spent.
 
-        def infer() -> None:
-            with torch.inference_mode(), autocast(protocol.precision, device):
-                call(images)
-
-        return infer
-
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-4)
-    scaler = torch.amp.GradScaler(torch.device(device).type, enabled=protocol.precision == "fp16")
-
-    def train() -> None:
-        optimizer.zero_grad()
-        with autocast(protocol.precision, device):
-            loss = cross_entropy(call(images), labels)
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        scaler.step(optimizer)
-        scaler.update()
-
-    return train
-
-
-def _steps_per_block(step: Step, protocol: Protocol, device: str) -> int:
-    _timed(step, protocol.warmup_steps, device)
-    return max(1, round(protocol.block_seconds / _timed(step, 1, device)))
-
-
-def _timed(step: Step, count: int, device: str) -> float:
-    """Return the seconds of `count` steps; on a GPU by events, with no wait between the steps."""
-    if torch.device(device).type == "cuda":
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        torch.cuda.synchronize(device)
-        begin.record()
-        for _ in range(count):
-            step()
-        end.record()
-        end.synchronize()
-        return float(begin.elapsed_time(end)) / 1000
-    started = time.perf_counter()
-    for _ in range(count):
-        step()
-    return time.perf_counter() - started
+    A block returns images/s. Intervals are looked at only when the rounds have grown by a quarter: looking after
+    each would stop at a lucky one.
+    """
+    order, started = random.Random(0), clock()
+    speeds: dict[str, list[float]] = {name: [] for name in blocks}
+    joules: dict[str, float] = defaultdict(float)
+    look = float(protocol.min_rounds)
+    for done in range(1, protocol.max_rounds + 1):
+        for name in order.sample(sorted(blocks), len(blocks)):
+            before = meter() if meter is not None else 0.0
+            speeds[name].append(blocks[name]())
+            if meter is not None:
+                joules[name] += meter() - before
+        spent = clock() - started
+        if on_round is not None:
+            on_round(spent)
+        if done < protocol.min_rounds:
+            continue
+        if done >= look:
+            look *= LOOKS
+            if _decided(speeds, reference, protocol.target):
+                return Rounds(speeds, "target", spent, joules)
+        if spent >= budget:
+            return Rounds(speeds, "budget", spent, joules)
+    return Rounds(speeds, "rounds", clock() - started, joules)
 
 
-def _summary(speeds: list[float], reference: list[float] | None) -> dict[str, Any]:
-    low, high = np.percentile(speeds, (25, 75))
-    record = {"median": median(speeds), "low": float(low), "high": float(high), "rounds": speeds}
-    if reference is None:
+def ratios(speeds: Mapping[str, Sequence[float]], name: str, reference: str) -> list[float]:
+    """Return the images/s of a network over the reference's, round by round."""
+    return [own / other for own, other in zip(speeds[name], speeds[reference], strict=True)]
+
+
+def _decided(speeds: Mapping[str, Sequence[float]], reference: str | None, target: float) -> bool:
+    """Tell whether every ratio is known to within the target; without anything to compare, every speed."""
+    others = [name for name in speeds if name != reference]
+    if reference is None or not others:
+        found = [interval(values) for values in speeds.values()]
+    else:
+        found = [interval(ratios(speeds, name, reference)) for name in others]
+    return all(one.half_width <= target for one in found)
+
+
+def _summary(rounds: Rounds, name: str, runner: Runner, reference: str) -> dict[str, Any]:
+    own = interval(rounds.speeds[name])
+    record: dict[str, Any] = {
+        "images_per_s": own.centre,
+        **_ends(own, ""),
+        "rounds": rounds.speeds[name],
+        "stopped": rounds.stopped,
+        "seconds": rounds.seconds,
+        **runner.facts,
+    }
+    images = len(rounds.speeds[name]) * runner.steps * runner.images
+    record["joules_per_image"] = rounds.joules[name] / images if name in rounds.joules else None
+    if reference not in rounds.speeds:
         return record | {"ratio": None, "ratio_low": None, "ratio_high": None}
-    ratios = [own / other for own, other in zip(speeds, reference, strict=True)]
-    low, high = np.percentile(ratios, (25, 75))
-    return record | {"ratio": median(ratios), "ratio_low": float(low), "ratio_high": float(high)}
+    if name == reference:
+        return record | {"ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0}
+    ratio = interval(ratios(rounds.speeds, name, reference))
+    return record | {"ratio": ratio.centre, **_ends(ratio, "ratio_")}
+
+
+def _ends(found: Interval, prefix: str) -> dict[str, float | None]:
+    """Return the ends for a record, which is JSON and knows no NaN."""
+    known = found.low == found.low
+    return {f"{prefix}low": found.low if known else None, f"{prefix}high": found.high if known else None}
 
 
 def _failed_alone(record: dict[str, Any]) -> dict[str, Any]:

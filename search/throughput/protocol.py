@@ -1,28 +1,66 @@
 """Protocol: under which conditions throughput is measured."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lightning_modules.precision import MemoryFormat, Precision
+from space.errors import InputError
 
-Mode = Literal["train", "infer"]
+Mode = Literal["train", "infer", "latency"]
 
 
 class Protocol(BaseModel):
     """Batch, arithmetic and timing of a measurement.
 
-    In each of `rounds` rounds every network is timed once, in random order, over a block of as many steps as
-    fill `block_seconds`. `modes` always has ``train``: a study's second score is training throughput.
+    A measurement goes in rounds; in each, every network is timed once, in random order, over a block of as many
+    steps as fill `block_seconds`. It ends when the 95 % intervals of all ratios to the reference are within
+    `target` of their centres (0.01 is 1 %), after `budget` seconds for all networks and modes, or after
+    `max_rounds`, whichever comes first, but never before `min_rounds`.
+
+    Modes are ``train`` (forward, backward, SGD), ``infer``, and ``latency`` (inference of one image). The memory
+    format ``best`` tries both and measures each network in its faster one, as the paper reports it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     batch_size: int = Field(64, ge=1)
-    rounds: int = Field(7, ge=1, le=10_000)
-    block_seconds: float = Field(0.1, gt=0, le=600)
-    warmup_steps: int = Field(3, ge=1)
     precision: Precision = "fp32"
-    memory_format: MemoryFormat = "channels_last"
+    memory_format: MemoryFormat | Literal["best"] = "channels_last"
     compile: bool = False
-    modes: tuple[Literal["train"]] | tuple[Literal["train"], Literal["infer"]] = ("train", "infer")
+    cuda_graphs: bool = False
+    threads: int | None = Field(None, ge=1)
+    modes: tuple[Mode, ...] = ("train", "infer")
+    target: float = Field(0.01, gt=0, lt=1)
+    budget: float = Field(60.0, gt=0)
+    min_rounds: int = Field(12, ge=1)
+    max_rounds: int = Field(2000, ge=1)
+    block_seconds: float = Field(0.1, gt=0, le=600)
+    warmup_seconds: float = Field(5.0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.modes or len(set(self.modes)) != len(self.modes):
+            raise ValueError("modes: at least one of train, infer, latency, each at most once")
+        if self.min_rounds > self.max_rounds:
+            raise ValueError(f"min_rounds: {self.min_rounds} is more than max_rounds, {self.max_rounds}")
+        return self
+
+    def images(self, mode: Mode) -> int:
+        """Return how many images a step takes."""
+        return 1 if mode == "latency" else self.batch_size
+
+    def check_device(self, device: str) -> None:
+        """Raise InputError where the device lacks what the protocol asks for."""
+        cuda = torch.device(device).type == "cuda"
+        if self.precision == "tf32" and (not cuda or torch.cuda.get_device_capability(device) < (8, 0)):
+            raise InputError(
+                f"precision tf32 needs an NVIDIA GPU from Ampere on, not {device}; allowed here: fp32, bf16"
+            )
+        if self.precision == "bf16" and cuda and not torch.cuda.is_bf16_supported():
+            raise InputError(f"precision bf16 is not supported by {device}; allowed here: fp32, fp16")
+        if self.cuda_graphs and not cuda:
+            raise InputError(f"cuda_graphs needs a GPU, not {device}")
+        if self.cuda_graphs and self.precision == "fp16" and "train" in self.modes:
+            raise InputError("cuda_graphs cannot capture fp16 training, whose loss scale is decided on the host")
