@@ -77,6 +77,33 @@ class LiveProgress:
         self.progress.advance(self.trials)
 
 
+class MeasuringProgress:
+    """One bar over the seconds of a measurement that is not a study's; nothing but a line in a log."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        self.progress = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+        self.task = self.progress.add_task("building and warming up", total=None)
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def waiting(self) -> None:
+        """Say why nothing moves."""
+        self.console.out(WAITING, highlight=False)
+
+    def measuring(self, spent: float, budget: float) -> None:
+        """Show the seconds spent."""
+        self.progress.update(self.task, description="measuring", completed=spent, total=budget)
+
+
 class LineProgress:
     """A line a trial, for a log."""
 

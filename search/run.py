@@ -16,12 +16,13 @@ from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
+from search import cli
 from search import storage as store
 from search.defaults import DEFAULT_OUT
 from search.study import Study, list_scales, list_studies, load_study
 from space.errors import InputError
 
-EPILOG = """examples:
+EPILOG = f"""examples:
   python -m search.run --list                                    the studies and scales that come along
   python -m search.run --study kernel_ablation                   minutes on a laptop's CPU
   python -m search.run --study kernel_ablation --dry-run         what would run, and for how long
@@ -31,34 +32,30 @@ EPILOG = """examples:
   python -m search.run --study paper_table8 --scale imagenet --set data.root=IMAGENET_DIR
 
 The same command again goes on where it stopped; finished trials are never repeated.
-exit codes: 0 done, 1 something failed, 2 a mistake in the command or its files, 130 interrupted
+{cli.EXIT_CODES}
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a study; return the exit code."""
-    parser = _parser()
-    args = parser.parse_args(argv)
-    err = Console(stderr=True)
-    try:
-        if args.list:
-            _print_list(_stdout())
-            return 0
-        if args.study is None:
-            raise InputError("nothing to run: give --study NAME, or --list to see the studies")
-        study = load_study(args.study, args.scale, _overrides(args), name=args.name)
-        if args.dry_run:
-            from search.forecast import print_forecast
+    args = _parser().parse_args(argv)
+    to_go_on = cli.command("search.run", argv)
+    return cli.answer(lambda: _answer(args), f"interrupted; nothing finished is lost. To go on: {to_go_on}")
 
-            print_forecast(study, _stdout(), as_json=args.json)
-            return 0
-        return _run(study, args, err)
-    except InputError as error:
-        err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        return 2
-    except KeyboardInterrupt:
-        err.print("interrupted; nothing finished is lost. To go on: " + _command(argv), markup=False, soft_wrap=True)
-        return 130
+
+def _answer(args: argparse.Namespace) -> int:
+    if args.list:
+        _print_list(cli.stdout())
+        return 0
+    if args.study is None:
+        raise InputError("nothing to run: give --study NAME, or --list to see the studies")
+    study = load_study(args.study, args.scale, _overrides(args), name=args.name)
+    if args.dry_run:
+        from search.forecast import print_forecast
+
+        print_forecast(study, cli.stdout(), as_json=args.json)
+        return 0
+    return _run(study, args, Console(stderr=True))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -177,7 +174,7 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
             highlight=False,
             soft_wrap=True,
         )
-        _stdout().print(terminal_table(frame))
+        cli.stdout().print(terminal_table(frame))
     if failed:
         err.print(f"{failed} of {complete + failed} trials failed; the report says why", style="yellow")
     return 0 if complete else 1
@@ -196,12 +193,6 @@ class _Copying:
         self._sync()
 
 
-def _stdout() -> Console:
-    """Return a console that folds nothing where nobody watches."""
-    console = Console()
-    return console if console.is_terminal else Console(width=200)
-
-
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -215,10 +206,6 @@ def _repeat(args: argparse.Namespace) -> list[str]:
     for flag, value in (("--scale", args.scale), ("--seeds", args.seeds), ("--name", args.name)):
         parts += [flag, str(value)] if value is not None else []
     return parts + [part for change in args.set for part in ("--set", change)]
-
-
-def _command(argv: Sequence[str] | None) -> str:
-    return f"python -m search.run {shlex.join(sys.argv[1:] if argv is None else argv)}"
 
 
 def _summary(

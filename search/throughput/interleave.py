@@ -20,6 +20,7 @@ from space.errors import InputError
 
 Block = Callable[[], float]
 Stopped = Literal["target", "budget", "rounds"]
+FEWEST = 3  # rounds without which there is no interval
 LOOKS = 1.25  # the interval is looked at when the rounds have grown by this factor, not after each of them
 
 
@@ -82,16 +83,17 @@ def _measure(
         **describe_device(device),
     }
     records: dict[str, dict[str, Any]] = {name: {**about, "flags": [], "facts": {}} for name in candidates}
-    share = protocol.budget / len(protocol.modes)
+    before = 0.0
     for number, mode in enumerate(protocol.modes):
+        share = max(0.0, protocol.budget - before) / (len(protocol.modes) - number)
         runners = _prepare(candidates, records, mode, protocol, device)
         blocks = {name: runner.block for name, runner in runners.items()}
         if not blocks:
             break
 
-        def told(spent: float, number: int = number) -> None:
+        def told(spent: float, before: float = before) -> None:
             if on_progress is not None:
-                on_progress(number * share + min(spent, share), protocol.budget)
+                on_progress(min(before + spent, protocol.budget), protocol.budget)
 
         with watched(device) as watch:
             rounds = interleave(
@@ -102,6 +104,7 @@ def _measure(
                 meter=energy_meter(device),
                 on_round=lambda spent, watch=watch, told=told: (watch.sample(), told(spent)),  # type: ignore[misc]
             )
+        before += rounds.seconds
         seen = watch.conditions(rounds.speeds, reference)
         for name, runner in runners.items():
             records[name][mode] = _summary(rounds, name, runner, reference)
@@ -164,13 +167,11 @@ def interleave(
         spent = clock() - started
         if on_round is not None:
             on_round(spent)
-        if done < protocol.min_rounds:
-            continue
         if done >= look:
             look *= LOOKS
             if _decided(speeds, reference, protocol.target):
                 return Rounds(speeds, "target", spent, joules)
-        if spent >= budget:
+        if spent >= budget and done >= FEWEST:
             return Rounds(speeds, "budget", spent, joules)
     return Rounds(speeds, "rounds", clock() - started, joules)
 

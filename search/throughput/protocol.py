@@ -16,8 +16,9 @@ class Protocol(BaseModel):
 
     A measurement goes in rounds; in each, every network is timed once, in random order, over a block of as many
     steps as fill `block_seconds`. It ends when the 95 % intervals of all ratios to the reference are within
-    `target` of their centres (0.01 is 1 %), after `budget` seconds for all networks and modes, or after
-    `max_rounds`, whichever comes first, but never before `min_rounds`.
+    `target` of their centres (0.01 is 1 %) and `min_rounds` are done, after `budget` seconds for all networks and
+    modes, or after `max_rounds`, whichever comes first; three rounds, which an interval needs, are timed in any
+    case. Building and warming up come on top of the budget. What a mode leaves of its share the next ones have.
 
     Modes are ``train`` (forward, backward, SGD), ``infer``, and ``latency`` (inference of one image). The memory
     format ``best`` tries both and measures each network in its faster one, as the paper reports it.

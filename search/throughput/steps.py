@@ -1,10 +1,14 @@
 """One step of a network, ready to be timed, and what is known of it before the rounds begin."""
 
+import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 
+import psutil
 import timm
 import torch
 from torch import nn
@@ -90,8 +94,9 @@ def prepare(candidate: Candidate, mode: Mode, protocol: Protocol, device: str) -
 
 def _prepare(candidate: Candidate, mode: Mode, protocol: Protocol, device: str, format_: MemoryFormat) -> Runner:
     before = _allocated(device)
-    runner = Runner(make_step(candidate, mode, protocol, device, format_), protocol.images(mode), device)
-    runner.facts = {"memory_format": format_, "first_step_seconds": timed(runner.step, 1, device)}
+    with bounded(device):
+        runner = Runner(make_step(candidate, mode, protocol, device, format_), protocol.images(mode), device)
+        runner.facts = {"memory_format": format_, "first_step_seconds": timed(runner.step, 1, device)}
     runner.facts["memory_bytes"] = _cuda_peak(runner.step, before, device) if _is_cuda(device) else None
     if protocol.cuda_graphs:
         runner.step = _captured(runner.step, device)
@@ -170,10 +175,32 @@ def timed(step: Step, count: int, device: str) -> float:
 
 
 def largest_batch(candidate: Candidate, mode: Mode, protocol: Protocol, device: str) -> int | None:
-    """Return the largest batch below the protocol's that runs, by bisection; None where not even one image does."""
+    """Return about the largest batch below the protocol's that runs; None where not even one image does.
+
+    On a GPU it is found by bisection. On a CPU that would fill the memory for minutes, at everybody's cost: there
+    it follows from the peaks of two small batches, which grow in proportion.
+    """
+    if _is_cuda(device):
+        return _bisected(candidate, mode, protocol, device)
+    try:
+        with bounded(device):
+            one, three = (
+                peak_memory(candidate, mode, protocol.model_copy(update={"batch_size": size})) for size in (1, 3)
+            )
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        return None
+    each = (three - one) / 2
+    fits = min(int((_free_bytes() - one) / each) + 1, protocol.images(mode) - 1)
+    return fits if fits > 0 else None
+
+
+def _bisected(candidate: Candidate, mode: Mode, protocol: Protocol, device: str) -> int | None:
     low, high = 0, protocol.images(mode)
     while high - low > max(1, high // 32):
-        middle = (low + high) // 2
+        # Doubled from one image on until one is too many.
+        middle = min((low + high) // 2, max(1, 2 * low))
         try:
             smaller = protocol.model_copy(update={"batch_size": middle})
             timed(make_step(candidate, mode, smaller, device, _formats(protocol)[0]), 2, device)
@@ -182,9 +209,36 @@ def largest_batch(candidate: Candidate, mode: Mode, protocol: Protocol, device: 
             if not out_of_memory(error):
                 raise
             high = middle
-        if _is_cuda(device):
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
     return low or None
+
+
+@contextmanager
+def bounded(device: str) -> Iterator[None]:
+    """Let a CPU's allocations beyond the memory that is free fail.
+
+    Linux grants them, and later kills the process that uses them.
+    """
+    if _is_cuda(device):
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + _free_bytes(), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def _free_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the memory that this process may still use: what the machine has, a container or a limit leaves."""
+    free = [int(psutil.virtual_memory().available)]
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        free.append(limit - psutil.Process().memory_info().vms)
+    with suppress(OSError, ValueError):  # no container, or one without a limit
+        free.append(int((cgroup / "memory.max").read_text()) - int((cgroup / "memory.current").read_text()))
+    return max(0, min(free))
 
 
 def out_of_memory(error: Exception) -> bool:

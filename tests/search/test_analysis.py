@@ -34,7 +34,7 @@ Made = tuple[str, optuna.storages.RDBStorage]
 
 
 def measured(speed: float) -> dict[str, Any]:
-    mode = {"median": speed, "low": 0.95 * speed, "high": 1.05 * speed, "rounds": [speed]}
+    mode = {"images_per_s": speed, "low": 0.95 * speed, "high": 1.05 * speed, "rounds": [speed]}
     ratio = {"ratio": speed / 1000, "ratio_low": 0.95 * speed / 1000, "ratio_high": 1.05 * speed / 1000}
     return {"train": mode | ratio, "infer": mode | ratio}
 
@@ -65,11 +65,11 @@ def make(path: Path, kind: str, rows: list[tuple[dict[str, Any], TrialState]], *
     directions = ["maximize"] if kind == "table" else ["maximize", "maximize"]
     study = optuna.create_study(study_name="mine-laptop", storage=storage, directions=directions)
     fields = {"name": "mine", "scale": "laptop", "question": "Is <script>alert(1)</script> safe?", "kind": kind}
-    study.set_user_attr("definition", fields | {"baseline": "base", "throughput": {"rounds": 9}} | definition)
+    study.set_user_attr("definition", fields | {"baseline": "base", "throughput": {"budget": 9}} | definition)
     for attrs, state in rows:
         params = attrs.pop("params_sampled", {})
         choices = {name: optuna.distributions.CategoricalDistribution([1, 2, 3, 4]) for name in params}
-        speed = attrs["throughput"]["train"]["median"]
+        speed = attrs["throughput"]["train"]["images_per_s"]
         values = [speed] if kind == "table" else [attrs["val_accuracy"], speed]
         study.add_trial(
             optuna.trial.create_trial(
@@ -171,7 +171,7 @@ def test_the_hypervolume_counts_dominated_unit_squares(values: np.ndarray, extra
 def test_a_search_reports_its_front_and_what_mattered(tmp_path: Path) -> None:
     frame = search(tmp_path)
     best = front(frame)
-    assert best["train_throughput"].is_monotonic_decreasing
+    assert best["train_ratio"].is_monotonic_decreasing
     assert best["accuracy"].is_monotonic_increasing
     shares = importances(frame)
     assert shares["accuracy"].sum() == pytest.approx(1)

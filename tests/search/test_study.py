@@ -45,13 +45,13 @@ def test_overrides_reach_every_section() -> None:
         overrides=[
             "recipe.epochs=2",
             "data.noise=0.3",
-            "throughput.rounds=3",
+            "throughput.budget=3",
             "seeds=7",
             "base.mixers.*.branch_ratio=1/8",
             "arms.no bands.factor=other",
         ],
     )
-    assert (asked.recipe.epochs, asked.data.noise, asked.throughput.rounds, asked.seeds) == (2, 0.3, 3, 7)
+    assert (asked.recipe.epochs, asked.data.noise, asked.throughput.budget, asked.seeds) == (2, 0.3, 3, 7)
     assert asked.base.mixers[0].branch_ratio == 0.125
     assert asked.arms["no bands"].factor == "other"
 
@@ -75,7 +75,7 @@ def test_overrides_reach_every_section() -> None:
         (["data.gap=20"], "exceed resolution 24"),
         (["data.name=mnist"], "does not match any of the expected tags"),
         (["baseline=nothing"], "baseline: 'nothing' is not one of the arms"),
-        (["throughput.modes=[infer]"], "throughput.modes"),
+        (["throughput.modes=[sprint]"], "throughput.modes"),
         (["arms.no bands.preset=inceptionnext_tinny"], "did you mean 'inceptionnext_tiny'?"),
         (["arms.no band.factor=x"], "no field 'no band', did you mean 'no bands'?"),
         (["seeds=[1"], "--set seeds: '[1' is not a YAML value"),

@@ -26,7 +26,7 @@ def study(tmp_path: Path) -> optuna.Study:
 
 
 def add(study: optuna.Study, arm: str, seed: int, failure: str | None = None) -> None:
-    mode = {"median": 5000.0, "ratio": 1.1}
+    mode = {"images_per_s": 5000.0, "ratio": 1.1}
     attrs = {
         "arm": arm,
         "seed": seed,

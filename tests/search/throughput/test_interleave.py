@@ -78,9 +78,12 @@ def test_it_stops_at_the_target_the_budget_or_the_most_rounds_and_says_which() -
     assert (done.stopped, len(done.speeds["other"])) == ("rounds", 20)
 
 
-def test_the_fewest_rounds_are_kept_even_past_the_budget() -> None:
+def test_rounds_enough_for_an_interval_are_timed_even_past_the_budget() -> None:
     machine = Machine({"base": 100, "other": 90}, noise=0)
     found = interleave(machine.blocks(), "base", protocol(min_rounds=12), budget=0.001, clock=machine.clock)
+    assert (found.stopped, len(found.speeds["base"])) == ("budget", 3)
+    steady = Machine({"base": 100, "other": 90}, noise=0)
+    found = interleave(steady.blocks(), "base", protocol(min_rounds=12), budget=1e9, clock=steady.clock)
     assert (found.stopped, len(found.speeds["base"])) == ("target", 12)
 
 

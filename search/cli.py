@@ -1,0 +1,107 @@
+"""What the commands share: exit codes, one line for a mistake, and the options of a measurement."""
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+from rich.console import Console
+
+from space.errors import InputError
+
+EXIT_CODES = "exit codes: 0 done, 1 something failed, 2 a mistake in the command or its files, 130 interrupted"
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def answer(body: Callable[[], int], on_interrupt: str = "interrupted") -> int:
+    """Run a command's body; return its exit code. A mistake of the user's is one line on standard error."""
+    err = Console(stderr=True)
+    try:
+        return body()
+    except InputError as error:
+        err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        err.print(on_interrupt, markup=False, soft_wrap=True)
+        return 130
+
+
+def stdout() -> Console:
+    """Return a console that folds nothing where nobody watches."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def command(module: str, argv: Sequence[str] | None) -> str:
+    """Return the command line that was given."""
+    return f"python -m {module} {shlex.join(sys.argv[1:] if argv is None else argv)}".rstrip()
+
+
+def share(text: str) -> float:
+    """Read ``1%`` or ``0.01``; for argparse."""
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a share between 0 and 1, such as 1% or 0.01")
+    return value
+
+
+def seconds(text: str) -> float:
+    """Read ``90``, ``90s``, ``1.5m`` or ``1h``; for argparse."""
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)([smh]?)", text)
+    if found is None or float(found[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: a time above zero, such as 60s, 5m or 1h")
+    return float(found[1]) * SECONDS[found[2]]
+
+
+def positive(text: str) -> int:
+    """Read a whole number above zero; for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number above zero")
+    return int(text)
+
+
+def add_measurement(parser: argparse.ArgumentParser, *, target: str = "1%", budget: str = "60s") -> None:
+    """Add the options that make a Protocol."""
+    from lightning_modules.precision import MemoryFormat, Precision
+
+    add = parser.add_argument_group("how it is measured").add_argument
+    add("--batch-size", type=positive, metavar="N", help="images a step (default: 128 on a GPU, 8 on a CPU)")
+    add("--precision", choices=get_args(Precision), default="fp32", help="default: %(default)s")
+    add(
+        "--memory-format",
+        choices=(*get_args(MemoryFormat), "best"),
+        default="best",
+        help="best: each network in the faster of both, as the paper reports it (default)",
+    )
+    add("--compile", action="store_true", help="torch.compile; its time is reported, not counted")
+    add("--cuda-graphs", action="store_true", help="replay steps as CUDA graphs")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: the first GPU, or the CPU)")
+    add("--threads", type=positive, metavar="N", help="CPU threads (default: torch's, usually one a core)")
+    add("--target", type=share, default=share(target), metavar="SHARE", help=f"stop at this half-width ({target})")
+    add("--budget", type=seconds, default=seconds(budget), metavar="TIME", help=f"stop after this time ({budget})")
+
+
+def protocol(args: argparse.Namespace, **fields: Any) -> Any:
+    """Return the Protocol that the options ask for. Raises InputError for what the device lacks."""
+    from lightning_modules.precision import resolve_device
+    from search.throughput import Protocol
+
+    device = resolve_device(args.device)
+    found = Protocol(
+        batch_size=args.batch_size or (8 if device == "cpu" else 128),
+        precision=args.precision,
+        memory_format=args.memory_format,
+        compile=args.compile,
+        cuda_graphs=args.cuda_graphs,
+        threads=args.threads,
+        target=args.target,
+        budget=args.budget,
+        **fields,
+    )
+    found.check_device(device)
+    return found
