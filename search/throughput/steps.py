@@ -83,7 +83,7 @@ def prepare(candidate: Candidate, mode: Mode, protocol: Protocol, device: str) -
     warmup_seconds, steady (whether the block times had stopped falling), memory_bytes (see peak_memory; on a CPU
     None here, because watching its allocator takes seconds).
     """
-    runners = [_prepare(candidate, mode, protocol, device, format_) for format_ in _formats(protocol)]
+    runners = [_prepare(candidate, mode, protocol, device, format_) for format_ in formats(protocol)]
     if len(runners) > 1:
         # Chosen on blocks of their own: the fastest of the rounds' readings would flatter itself.
         pilots = [[runner.block() for runner in runners] for _ in range(PILOT_BLOCKS)]
@@ -122,10 +122,19 @@ def warm_up(runner: Runner, protocol: Protocol) -> dict[str, object]:
     return {"warmup_seconds": time.perf_counter() - started, "steady": steady}
 
 
-def make_step(candidate: Candidate, mode: Mode, protocol: Protocol, device: str, format_: MemoryFormat) -> Step:
+def make_step(
+    candidate: Candidate,
+    mode: Mode,
+    protocol: Protocol,
+    device: str,
+    format_: MemoryFormat,
+    *,
+    watched: bool = False,
+) -> Step:
     """Build the network and return one step of it on synthetic images.
 
-    A training step is forward, backward and an SGD step on random labels; inference runs in eval mode.
+    A training step is forward, backward and an SGD step on random labels; inference runs in eval mode. If
+    operators are to be `watched`, it runs under no_grad, because inference_mode hides them inside larger ones.
     """
     layout = FORMATS[format_]
     network = candidate.build().to(device, memory_format=layout)  # type: ignore[call-overload]
@@ -137,7 +146,7 @@ def make_step(candidate: Candidate, mode: Mode, protocol: Protocol, device: str,
         network.eval()
 
         def infer() -> None:
-            with torch.inference_mode(), autocast(protocol.precision, device):
+            with torch.no_grad() if watched else torch.inference_mode(), autocast(protocol.precision, device):
                 call(images)
 
         return infer
@@ -203,7 +212,7 @@ def _bisected(candidate: Candidate, mode: Mode, protocol: Protocol, device: str)
         middle = min((low + high) // 2, max(1, 2 * low))
         try:
             smaller = protocol.model_copy(update={"batch_size": middle})
-            timed(make_step(candidate, mode, smaller, device, _formats(protocol)[0]), 2, device)
+            timed(make_step(candidate, mode, smaller, device, formats(protocol)[0]), 2, device)
             low = middle
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
@@ -250,7 +259,7 @@ def out_of_memory(error: Exception) -> bool:
 
 def peak_memory(candidate: Candidate, mode: Mode, protocol: Protocol) -> int:
     """Return the most bytes that a CPU holds for one step: weights, images, gradients and what lies between."""
-    format_ = _formats(protocol)[0]
+    format_ = formats(protocol)[0]
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         timed(make_step(candidate, mode, protocol, "cpu", format_), 1, "cpu")
     held = most = 0
@@ -261,7 +270,8 @@ def peak_memory(candidate: Candidate, mode: Mode, protocol: Protocol) -> int:
     return most
 
 
-def _formats(protocol: Protocol) -> tuple[MemoryFormat, ...]:
+def formats(protocol: Protocol) -> tuple[MemoryFormat, ...]:
+    """Return the memory formats that a protocol asks for."""
     return tuple(FORMATS) if protocol.memory_format == "best" else (protocol.memory_format,)
 
 

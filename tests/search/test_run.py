@@ -111,7 +111,14 @@ def test_a_killed_study_goes_on_where_it_stopped(
 ) -> None:
     args = command("--study", "kernel_ablation", "--seeds", "2", "--storage", storage_url)
     process = subprocess.Popen(
-        args, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        args,
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        # A shell starts its background jobs, which tests may be, with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     for line in process.stderr:
