@@ -54,7 +54,10 @@ def _parser() -> argparse.ArgumentParser:
         help="write FILE.json (all rounds) or FILE.csv; repeatable",
     )
     add("--json", action="store_true", help="print the JSON on standard output instead of tables")
-    cli.add_measurement(parser)
+    add("--compile", action="store_true", help="torch.compile; its time is reported, not counted")
+    add("--cuda-graphs", action="store_true", help="replay steps as CUDA graphs")
+    cli.add_conditions(parser)
+    cli.add_effort(parser)
     return parser
 
 
@@ -71,7 +74,9 @@ def _bench(args: argparse.Namespace, command: str) -> int:
 
     reference = args.reference or args.models[0]
     names = args.models if reference in args.models else [reference, *args.models]
-    protocol = cli.protocol(args, modes=MODES[args.mode])
+    effort = {"target": args.target, "budget": args.budget}
+    options = {"compile": args.compile, "cuda_graphs": args.cuda_graphs}
+    protocol = cli.protocol(args, modes=MODES[args.mode], **options, **effort)
     models = candidates(names, args.resolution)
     with MeasuringProgress() as progress:
         records = measure(

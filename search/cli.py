@@ -65,29 +65,34 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def add_measurement(parser: argparse.ArgumentParser, *, target: str = "1%", budget: str = "60s") -> None:
-    """Add the options that make a Protocol."""
+def add_conditions(parser: argparse.ArgumentParser, *, memory_format: str = "best") -> None:
+    """Add the options that say under which conditions networks run."""
     from lightning_modules.precision import MemoryFormat, Precision
 
-    add = parser.add_argument_group("how it is measured").add_argument
+    add = parser.add_argument_group("conditions").add_argument
     add("--batch-size", type=positive, metavar="N", help="images a step (default: 128 on a GPU, 8 on a CPU)")
     add("--precision", choices=get_args(Precision), default="fp32", help="default: %(default)s")
     add(
         "--memory-format",
-        choices=(*get_args(MemoryFormat), "best"),
-        default="best",
-        help="best: each network in the faster of both, as the paper reports it (default)",
+        choices=(*get_args(MemoryFormat), *(("best",) if memory_format == "best" else ())),
+        default=memory_format,
+        help="best: each network in the faster of both, as the paper reports it (default: %(default)s)"
+        if memory_format == "best"
+        else "default: %(default)s",
     )
-    add("--compile", action="store_true", help="torch.compile; its time is reported, not counted")
-    add("--cuda-graphs", action="store_true", help="replay steps as CUDA graphs")
     add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: the first GPU, or the CPU)")
     add("--threads", type=positive, metavar="N", help="CPU threads (default: torch's, usually one a core)")
+
+
+def add_effort(parser: argparse.ArgumentParser, *, target: str = "1%", budget: str = "60s") -> None:
+    """Add the options that say how long to measure."""
+    add = parser.add_argument_group("effort").add_argument
     add("--target", type=share, default=share(target), metavar="SHARE", help=f"stop at this half-width ({target})")
     add("--budget", type=seconds, default=seconds(budget), metavar="TIME", help=f"stop after this time ({budget})")
 
 
 def protocol(args: argparse.Namespace, **fields: Any) -> Any:
-    """Return the Protocol that the options ask for. Raises InputError for what the device lacks."""
+    """Return the Protocol that the conditions and `fields` ask for. Raises InputError for what the device lacks."""
     from lightning_modules.precision import resolve_device
     from search.throughput import Protocol
 
@@ -96,11 +101,7 @@ def protocol(args: argparse.Namespace, **fields: Any) -> Any:
         batch_size=args.batch_size or (8 if device == "cpu" else 128),
         precision=args.precision,
         memory_format=args.memory_format,
-        compile=args.compile,
-        cuda_graphs=args.cuda_graphs,
         threads=args.threads,
-        target=args.target,
-        budget=args.budget,
         **fields,
     )
     found.check_device(device)

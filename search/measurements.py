@@ -56,7 +56,8 @@ def newest(attrs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def short(record: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return a record for a trial: with its key, without the readings of single rounds."""
+    """Return a record for a trial: with its key, without the readings of single rounds and operators."""
+    record = {name: value for name, value in record.items() if name != "operators"}
     plain = {mode: {k: v for k, v in part.items() if k != "rounds"} for mode, part in modes(record).items()}
     return {**record, **plain, "key": name}
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from search.measurements import Measurements, identity, key, short
 from search.plan import Job, job
 from search.study import Study
 from search.throughput import Candidate, measure, quiet
+from search.throughput.operators import explain
 from space import Architecture
 from space.errors import InputError
 
@@ -185,6 +187,17 @@ class Worker:
             on_progress=self.watcher.measuring,
             on_wait=self.watcher.waiting,
         )
+        ran = {name: candidate for name, candidate in lacking.items() if "failure" not in found[name]}
+        explained = explain(
+            ran,
+            modes=[mode for mode in self.study.throughput.modes if mode != "latency"],
+            protocol=self.study.throughput,
+            device=self.device,
+            on_wait=self.watcher.waiting,
+        )
+        for name, modes in explained.breakdowns.items():
+            steps = {mode: one.condensed().to_dict() for mode, one in modes.items()}
+            found[name]["operators"] = {"roofline": asdict(explained.roofline), **steps}
         for name in lacking:
             self.measurements.put(identities[name], found[name])
 

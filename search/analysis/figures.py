@@ -51,7 +51,7 @@ def forest(frame: pd.DataFrame) -> Figure | None:
     if table.empty:
         return None
     colours = _colours(table["factor"])
-    figure, axes = _axes(6.6, 0.9 + 0.36 * len(table))
+    figure, axes = new_axes(6.6, 0.9 + 0.36 * len(table))
     for y, (_, row) in enumerate(table.iterrows()):
         colour = colours[row["factor"]]
         if np.isfinite(row["effect_low"]):
@@ -77,7 +77,7 @@ def accuracy_throughput(frame: pd.DataFrame) -> Figure | None:
     if table.empty:
         return None
     colours = _colours(table["factor"])
-    figure, axes = _axes(6.6, 4.4)
+    figure, axes = new_axes(6.6, 4.4)
     for _, row in table.iterrows():
         axes.errorbar(
             row["train_ratio"],
@@ -112,7 +112,7 @@ def throughput(frame: pd.DataFrame) -> Figure | None:
         return None
     modes = [mode for mode in ("train", "infer") if table[f"{mode}_ratio"].notna().any()]
     palette = dict(zip(("train", "infer"), sns.color_palette("colorblind", 2), strict=True))
-    figure, axes = _axes(6.6, 1.0 + 0.36 * len(table))
+    figure, axes = new_axes(6.6, 1.0 + 0.36 * len(table))
     for index, mode in enumerate(modes):
         y = np.arange(len(table)) + (index - (len(modes) - 1) / 2) * 0.24
         axes.errorbar(
@@ -146,7 +146,7 @@ def learning_curves(frame: pd.DataFrame) -> Figure | None:
     if not rows:
         return None
     curves = pd.DataFrame(rows)
-    figure, axes = _axes(6.6, 3.8)
+    figure, axes = new_axes(6.6, 3.8)
     if frame.attrs["definition"].get("kind") == "search":
         chosen = set(front(frame)["arm"])
         for arm, curve in curves.groupby("arm", sort=False):
@@ -179,7 +179,7 @@ def search_front(frame: pd.DataFrame) -> Figure | None:
         return None
     best = front(frame)
     colour = sns.color_palette("colorblind")[3]
-    figure, axes = _axes(6.6, 4.4)
+    figure, axes = new_axes(6.6, 4.4)
     axes.scatter(done["train_ratio"], done["accuracy"], s=26, color=GREY, alpha=0.6, lw=0, label="trials")
     axes.step(best["train_ratio"], best["accuracy"], where="pre", color=colour, lw=1.4)
     axes.scatter(best["train_ratio"], best["accuracy"], s=44, color=colour, ec="white", label="front", zorder=3)
@@ -208,7 +208,7 @@ def hypervolume_figure(frame: pd.DataFrame) -> Figure | None:
     volume = hypervolume_over_trials(frame)
     if len(volume) < 2:
         return None
-    figure, axes = _axes(6.6, 2.8)
+    figure, axes = new_axes(6.6, 2.8)
     axes.step(range(1, len(volume) + 1), volume, where="post", color=sns.color_palette("colorblind")[0], lw=1.7)
     axes.set_xlabel("complete trials")
     axes.set_ylabel("hypervolume\n(points × relative speed)")
@@ -224,7 +224,7 @@ def importances_figure(frame: pd.DataFrame) -> Figure | None:
         return None
     long = table.rename_axis("dimension").reset_index().melt("dimension", var_name="score", value_name="share")
     long["score"] = long["score"].map({"accuracy": "accuracy", "train_ratio": "training throughput"})
-    figure, axes = _axes(6.6, 1.0 + 0.5 * len(table))
+    figure, axes = new_axes(6.6, 1.0 + 0.5 * len(table))
     sns.barplot(long, y="dimension", x="share", hue="score", palette="colorblind", ax=axes)
     axes.set_xlabel("share of the variance (fANOVA)")
     axes.set_ylabel("")
@@ -232,7 +232,8 @@ def importances_figure(frame: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of so many inches and its axes."""
     # A Figure of its own: pyplot would keep every figure alive and wants a display on some machines.
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()

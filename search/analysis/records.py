@@ -17,6 +17,7 @@ PLAIN = (
     *("arm", "factor", "baseline", "seed", "val_accuracy", "test_accuracy", "val_top5", "test_top5"),
     *("params", "macs", "activations", "bytes", "resolution", "best_epoch", "fingerprint", "failure"),
 )
+NESTED = ("curves", "architecture", "operators")
 SPEEDS = {"images_per_s": "throughput", "low": "throughput_low", "high": "throughput_high"} | {
     key: key for key in ("ratio", "ratio_low", "ratio_high")
 }
@@ -30,7 +31,8 @@ def load(study: str, *, storage: str | BaseStorage = DEFAULT_STORAGE) -> pd.Data
     ratio_low and ratio_high (ends of 95 % intervals), flags (what disturbed the measurement, in words; empty for a
     quiet one); params, macs, activations, bytes;
     best_epoch, seconds_train, seconds_total, resolution, fingerprint, failure, device, hostname, git_commit;
-    curves (a list of dicts), architecture (a dict), and ``param.NAME`` for what a search sampled.
+    curves (a list of dicts), architecture (a dict), operators (a dict: where the time of a step goes), and
+    ``param.NAME`` for what a search sampled.
     ``attrs["definition"]`` is the study's definition, ``attrs["study"]`` its name in the storage.
 
     `study` is that name, ``kernel_ablation-laptop``, or without the scale where there is one only.
@@ -57,7 +59,7 @@ def _open(study: str, storage: BaseStorage) -> optuna.Study:
 def _columns(opened: optuna.Study) -> list[str]:
     speeds = [f"{mode}_{name}" for mode in ("train", "infer") for name in SPEEDS.values()]
     sampled = [f"param.{name}" for name in opened.user_attrs.get("definition", {}).get("dimensions", {})]
-    rest = ["seconds_train", "seconds_total", "device", "hostname", "git_commit", "curves", "architecture"]
+    rest = ["seconds_train", "seconds_total", "device", "hostname", "git_commit", *NESTED]
     return ["number", "state", *PLAIN, *speeds, "flags", *rest, *sampled]
 
 
@@ -73,10 +75,11 @@ def _row(trial: FrozenTrial, throughput: dict[str, Any]) -> dict[str, Any]:
     row |= {f"seconds_{part}": seconds.get(part) for part in ("train", "total")}
     row |= {key: where.get(key) for key in ("device", "hostname", "git_commit")}
     row |= {"curves": attrs.get("curves") or [], "architecture": attrs.get("architecture") or {}}
+    row["operators"] = throughput.get("operators") or {}
     return row | {f"param.{name}": value for name, value in trial.params.items()}
 
 
 def flat(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the table for a CSV file: nested values as JSON."""
-    nested = {name: frame[name].map(json.dumps) for name in ("curves", "architecture")}
+    nested = {name: frame[name].map(json.dumps) for name in NESTED}
     return frame.assign(**nested)

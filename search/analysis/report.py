@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from search.analysis import efficiency
 from search.analysis.effects import accuracy_column, effects
 from search.analysis.figures import all_figures
 from search.analysis.fronts import front, scored
@@ -28,6 +29,15 @@ TITLES = {
     ),
     "learning_curves": ("Learning curves", ""),
     "hypervolume": ("Progress of the search", "The area that the front found so far dominates."),
+    "operators": (
+        "Where the time goes",
+        "Operators of a training step timed one by one, in eager mode; depthwise kernels are height x width.",
+    ),
+    "efficiency": (
+        "Efficiency",
+        "A network's time is its MACs over the machine's peak, over its efficiency (after Lavin, arXiv 2404.03617). "
+        "The peak is the fastest matrix product measured here.",
+    ),
     "importances": ("What mattered", "Shares come from a model fitted to few trials: read them as an order."),
 }
 
@@ -39,9 +49,15 @@ def write_report(frame: pd.DataFrame, out: Path, *, command: str) -> dict[str, P
     """
     (out / "figures").mkdir(parents=True, exist_ok=True)
     figures = all_figures(frame)
+    explained = efficiency.of_arms(frame)
+    operators = None
+    if explained is not None:
+        roofline, found = explained
+        operators = efficiency.kinds_table(found, roofline)
+        figures |= {"operators": efficiency.kinds_figure(found), "efficiency": efficiency.gap_figure(found, roofline)}
     main, paper = main_table(frame), paper_table(frame)
     paths = {"report": out / "report.html", "trials": out / "trials.csv"}
-    for name, table in {"result": main, "paper": paper}.items():
+    for name, table in {"result": main, "paper": paper, "operators": operators}.items():
         if table is not None:
             paths |= {f"{name}_csv": out / f"{name}.csv", f"{name}_md": out / f"{name}.md"}
             table.to_csv(paths[f"{name}_csv"], index=False)
@@ -50,7 +66,8 @@ def write_report(frame: pd.DataFrame, out: Path, *, command: str) -> dict[str, P
     for name, figure in figures.items():
         paths[name] = out / "figures" / f"{name}.png"
         figure.savefig(paths[name], dpi=160)
-    paths["report"].write_text(_page(frame, figures, main, paper, command))
+    tables = {"main": main, "paper": paper, "operators": operators}
+    paths["report"].write_text(_page(frame, figures, tables, command))
     return paths
 
 
@@ -91,8 +108,7 @@ def answer(frame: pd.DataFrame) -> str:
 def _page(
     frame: pd.DataFrame,
     figures: dict[str, Figure],
-    main: pd.DataFrame,
-    paper: pd.DataFrame | None,
+    tables: dict[str, pd.DataFrame | None],
     command: str,
 ) -> str:
     definition = frame.attrs["definition"]
@@ -106,10 +122,9 @@ def _page(
         kind=definition.get("kind", "ablation"),
         counts=", ".join(f"{count} {str(state).lower()}" for state, count in states.items()) or "no trials",
         answer=answer(frame),
-        main=main,
+        **tables,
         reading=_reading(frame),
-        figures=[(*_titled(name, _svg(figure)),) for name, figure in figures.items()],
-        paper=paper,
+        figures=[(name, TITLES[name][0], _svg(figure), TITLES[name][1]) for name, figure in figures.items()],
         paper_source=published.get("source", ""),
         paper_machine=published.get("machine", ""),
         machine=machine,
@@ -126,11 +141,6 @@ def _page(
         command=command,
         definition=yaml.safe_dump(definition, sort_keys=False, allow_unicode=True),
     )
-
-
-def _titled(name: str, svg: Markup) -> tuple[str, Markup, str]:
-    title, note = TITLES[name]
-    return title, svg, note
 
 
 def _svg(figure: Figure) -> Markup:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from search.analysis.effects import accuracy_column, effects
 from search.analysis.fronts import front
+from search.analysis.records import NESTED
 
 NONE = "–"
 DISTURBED = "†"
@@ -147,7 +148,7 @@ def paper_table(frame: pd.DataFrame) -> pd.DataFrame | None:
 def summary(frame: pd.DataFrame) -> dict[str, Any]:
     """Return the study's result as plain data that JSON can hold: counts of trials, and a row an arm or choice."""
     table = front(frame) if _kind(frame) == "search" else effects(frame)
-    table = table.drop(columns=["curves", "architecture"], errors="ignore")
+    table = table.drop(columns=list(NESTED), errors="ignore")
     rows = [
         {
             key: None if pd.isna(value) else getattr(value, "item", lambda value=value: value)()

@@ -1,7 +1,7 @@
 """Where a step's time goes: every operator timed and counted, by layer and by kind."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from types import TracebackType
@@ -14,10 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from lightning_modules.precision import arithmetic, resolve_device
+from search.throughput import quiet
 from search.throughput.protocol import Mode, Protocol
-from search.throughput.steps import Candidate, Step, formats, make_step, timed
+from search.throughput.roofline import Roofline, measure_roofline
+from search.throughput.steps import Candidate, Step, bounded, formats, make_step, timed
 
-REPEATS = 7
+FEWEST, REPEATS, LONG_ENOUGH = 3, 15, 2.0  # steps; seconds
 GROUPS: dict[str, tuple[str, ...]] = {
     "linear": ("mm", "addmm", "bmm", "baddbmm"),
     "activation": ("gelu", "relu", "silu", "hardswish", "threshold", "sigmoid", "leaky_relu", "hardtanh"),
@@ -27,7 +30,17 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "softmax and loss": ("_log_softmax", "_softmax", "nll_loss_forward", "nll_loss"),
     "element-wise": ("add", "sub", "mul", "div", "neg", "sqrt", "rsqrt", "pow", "exp", "tanh", "add_", "mul_", "div_"),
 }
-OTHER = ("empty", "as_strided", "ones_like", "new_zeros", "new_empty", "new_empty_strided", "zeros_like", "set")
+OTHER = (
+    "empty",
+    "_unsafe_view",
+    "as_strided",
+    "ones_like",
+    "new_zeros",
+    "new_empty",
+    "new_empty_strided",
+    "zeros_like",
+    "set",
+)
 KIND_OF = {name: kind for kind, names in GROUPS.items() for name in names}
 
 
@@ -84,9 +97,58 @@ class Breakdown:
             total["bytes"] += one.bytes
         return dict(sorted(found.items(), key=lambda entry: -entry[1]["seconds"]))
 
+    def condensed(self) -> "Breakdown":
+        """Return the same without layers and phases."""
+        kinds = self.by_kind().items()
+        operators = (
+            Operator("", kind, "", part["seconds"], int(part["macs"]), int(part["bytes"])) for kind, part in kinds
+        )
+        return Breakdown(self.images, self.step_seconds, tuple(operators))
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {**asdict(self), "operators": [asdict(one) for one in self.operators], "accounted": self.accounted}
+        """Return plain data that `from_dict` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read back what `to_dict` wrote."""
+        return cls(data["images"], data["step_seconds"], tuple(Operator(**one) for one in data["operators"]))
+
+
+@dataclass(frozen=True)
+class Explained:
+    """The machine's roofline and, by name and mode, what the networks' steps are made of."""
+
+    roofline: Roofline
+    breakdowns: dict[str, dict[str, Breakdown]]
+
+
+def explain(
+    candidates: Mapping[str, Candidate],
+    *,
+    modes: Sequence[Mode],
+    protocol: Protocol,
+    device: str,
+    on_progress: Callable[[float, float], None] | None = None,
+    on_wait: Callable[[], None] | None = None,
+) -> Explained:
+    """Measure the roofline, then break down every candidate's steps; the device is had alone meanwhile.
+
+    Raises what building and running a candidate raises.
+    """
+    device, threads = resolve_device(device), torch.get_num_threads()
+    torch.set_num_threads(protocol.threads or threads)
+    try:
+        with quiet.measuring(device, on_wait), arithmetic(protocol.precision), torch.random.fork_rng(enabled=True):
+            roofline = measure_roofline(device, protocol.precision)
+            found: dict[str, dict[str, Breakdown]] = {}
+            for number, (name, candidate) in enumerate(candidates.items()):
+                if on_progress is not None:
+                    on_progress(number, len(candidates))
+                found[name] = {mode: break_down(candidate, mode, protocol, device) for mode in modes}
+    finally:
+        torch.set_num_threads(threads)
+    return Explained(roofline, found)
 
 
 def break_down(candidate: Candidate, mode: Mode, protocol: Protocol, device: str) -> Breakdown:
@@ -96,10 +158,12 @@ def break_down(candidate: Candidate, mode: Mode, protocol: Protocol, device: str
     Steps that are watched alternate with steps that are not, whose time the operators' must add up to.
     """
     eager = protocol.model_copy(update={"compile": False})
-    step = make_step(candidate, mode, eager, device, formats(protocol)[0], watched=True)
-    timed(step, 2, device)
-    whole, watched = [], []
-    for _ in range(REPEATS):
+    with bounded(device):
+        step = make_step(candidate, mode, eager, device, formats(protocol)[0], watched=True)
+        timed(step, 2, device)
+    whole: list[float] = []
+    watched: list[list[_Call]] = []
+    while len(whole) < FEWEST or (len(whole) < REPEATS and sum(whole) < LONG_ENOUGH):
         whole.append(timed(step, 1, device))
         watched.append(_watch(step, device))
     return Breakdown(protocol.images(mode), median(whole), _medians(watched))
