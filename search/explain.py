@@ -68,12 +68,14 @@ def _explain(args: argparse.Namespace, command: str) -> int:
                 on_progress=progress.measuring,
                 on_wait=progress.waiting,
             )
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+        except (RuntimeError, MemoryError, ValueError) as error:
+            if out_of_memory(error):
+                told = f"out of memory at batch size {protocol.batch_size}; give a smaller --batch-size"
+            elif isinstance(error, ValueError):  # a batch norm that sees a single value, for one
+                told = str(error).splitlines()[0]
+            else:
                 raise
-            raise InputError(
-                f"out of memory at batch size {protocol.batch_size}; give a smaller --batch-size"
-            ) from error
+            raise InputError(told) from error
     roofline = explained.roofline
     found = {name: modes[args.mode] for name, modes in explained.breakdowns.items()}
     result = {

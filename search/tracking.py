@@ -134,8 +134,9 @@ class Tracker:
         throughput = of_trial(trial, measured)
         at = _millis(trial.datetime_complete or datetime.now())
         metrics = [Metric(name, value, at, 0) for name, value in _final(trial.user_attrs, throughput).items()]
-        tags = [RunTag("disturbed", "; ".join(throughput.get("flags") or []))]
-        self.client.log_batch(run_id, metrics=metrics, tags=tags if tags[0].value else [])
+        # "no" replaces what was said before a new measurement.
+        tags = [RunTag("disturbed", "; ".join(throughput.get("flags") or []) or "no")]
+        self.client.log_batch(run_id, metrics=metrics, tags=tags)
 
     def _copy(self, trial: FrozenTrial, run: Run | None, measured: Mapping[str, dict[str, Any]]) -> None:
         attrs = trial.user_attrs

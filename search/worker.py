@@ -187,19 +187,30 @@ class Worker:
             on_progress=self.watcher.measuring,
             on_wait=self.watcher.waiting,
         )
-        ran = {name: candidate for name, candidate in lacking.items() if "failure" not in found[name]}
-        explained = explain(
-            ran,
-            modes=[mode for mode in self.study.throughput.modes if mode != "latency"],
-            protocol=self.study.throughput,
-            device=self.device,
-            on_wait=self.watcher.waiting,
-        )
-        for name, modes in explained.breakdowns.items():
-            steps = {mode: one.condensed().to_dict() for mode, one in modes.items()}
-            found[name]["operators"] = {"roofline": asdict(explained.roofline), **steps}
+        for name, operators in self._operators(lacking, found).items():
+            found[name]["operators"] = operators
         for name in lacking:
             self.measurements.put(identities[name], found[name])
+
+    def _operators(self, candidates: dict[str, Candidate], found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Return where the time of the networks that could be measured goes."""
+        ran = {name: candidate for name, candidate in candidates.items() if "failure" not in found[name]}
+        try:
+            explained = explain(
+                ran,
+                modes=[mode for mode in self.study.throughput.modes if mode != "latency"],
+                protocol=self.study.throughput,
+                device=self.device,
+                on_wait=self.watcher.waiting,
+            )
+        except (RuntimeError, MemoryError) as error:
+            # An explanation that cannot be had must not cost the measurement.
+            return {name: {"failure": _reason(error)} for name in ran}
+        roofline = asdict(explained.roofline)
+        return {
+            name: {"roofline": roofline, **{mode: one.condensed().to_dict() for mode, one in modes.items()}}
+            for name, modes in explained.breakdowns.items()
+        }
 
 
 class MeasurementFailed(RuntimeError):

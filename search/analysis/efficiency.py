@@ -6,7 +6,9 @@ is drawn; so is each operator's arithmetic intensity against the machine's balan
 moving bytes, not multiplying, that takes the time.
 """
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
@@ -22,7 +24,7 @@ from search.throughput.operators import Breakdown, Operator
 from search.throughput.roofline import Roofline
 
 BETWEEN = "between operators"
-SHOWN = 9  # kinds with colours of their own
+COLOURS = [colour for index, colour in enumerate(sns.color_palette("colorblind", 10)) if index != 7]  # 7 is grey
 LOWEST = 0.05  # MACs a byte; operators without any are drawn there
 
 
@@ -32,7 +34,20 @@ def of_arms(frame: pd.DataFrame, mode: str = "train") -> tuple[Roofline, dict[st
     rows = [(row["arm"], row["operators"]) for _, row in chosen.iterrows() if mode in row["operators"]]
     if not rows:
         return None
-    return Roofline(**rows[-1][1]["roofline"]), {arm: Breakdown.from_dict(found[mode]) for arm, found in rows}
+    breakdowns = {arm: Breakdown.from_dict(found[mode]) for arm, found in rows}
+    return Roofline(**rows[-1][1]["roofline"]), {arm: _whatever_its_size(one) for arm, one in breakdowns.items()}
+
+
+def _whatever_its_size(one: Breakdown) -> Breakdown:
+    """Name depthwise kernels by their shape alone, so that arms that differ in size are compared."""
+
+    def shape(kind: str) -> str:
+        found = re.fullmatch(r"depthwise (\d+)x(\d+)", kind)
+        if found is None or found[1] == found[2]:
+            return "depthwise kxk" if found is not None else kind
+        return "depthwise 1xk" if found[1] == "1" else "depthwise kx1"
+
+    return replace(one, operators=tuple(replace(part, kind=shape(part.kind)) for part in one.operators))
 
 
 def kinds_table(found: Mapping[str, Breakdown], roofline: Roofline) -> pd.DataFrame:
@@ -59,7 +74,7 @@ def kinds_table(found: Mapping[str, Breakdown], roofline: Roofline) -> pd.DataFr
 def kinds_figure(found: Mapping[str, Breakdown]) -> Figure:
     """Draw each arm's step as a bar of its operators' times."""
     kinds = _kinds(found)
-    palette = dict(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
+    palette = dict(zip(kinds, COLOURS, strict=False))
     with mpl.rc_context(STYLE):
         figure, axes = new_axes(7.6, 1.1 + 0.32 * len(found))
         for y, one in enumerate(found.values()):
@@ -88,7 +103,7 @@ def _kinds(found: Mapping[str, Breakdown]) -> list[str]:
     for one in found.values():
         for kind, part in one.by_kind().items():
             most[kind] = max(most.get(kind, 0.0), part["seconds"] / one.step_seconds)
-    return sorted(most, key=lambda kind: -most[kind])[:SHOWN]
+    return sorted(most, key=lambda kind: -most[kind])[: len(COLOURS)]
 
 
 def efficiency_table(found: Mapping[str, Breakdown], roofline: Roofline) -> pd.DataFrame:
@@ -166,7 +181,7 @@ def gap_figure(
         for index, (name, one) in enumerate(found.items()):
             y = accuracy[name] if accuracy else index
             ideal, real = (1000 * part / one.images for part in (one.macs / roofline.macs_per_s, one.step_seconds))
-            colour = sns.color_palette("colorblind")[index % 10]
+            colour = COLOURS[index % len(COLOURS)]
             axes.plot([ideal, real], [y, y], color=colour, lw=2)
             axes.plot(ideal, y, "|", color=colour, ms=11, mew=2)
             axes.plot(real, y, "o", color=colour, ms=6, mec="white", mew=0.6)
@@ -178,8 +193,8 @@ def gap_figure(
                 va="center",
                 fontsize=8,
             )
-        axes.set_xscale("log")
-        axes.margins(x=0.2)
+        axes.margins(x=0.15)
+        axes.set_xlim(left=0)
         axes.set_xlabel("ms an image; tick: MACs over the peak, dot: measured; the percentage is the efficiency")
         if accuracy:
             axes.set_ylabel("accuracy, %")
@@ -194,7 +209,7 @@ def gap_figure(
 def waterline_figure(one: Breakdown, roofline: Roofline, name: str) -> Figure:
     """Draw the operators in the order in which they run: as wide as their time, as high as their MACs a byte."""
     kinds = list(one.by_kind())
-    palette = dict(zip(kinds[:SHOWN], sns.color_palette("colorblind", SHOWN), strict=False))
+    palette = dict(zip(kinds, COLOURS, strict=False))
     with mpl.rc_context(STYLE):
         figure, axes = new_axes(7.6, 3.8)
         widths = np.array([1000 * part.seconds / one.images for part in one.operators])
@@ -205,12 +220,8 @@ def waterline_figure(one: Breakdown, roofline: Roofline, name: str) -> Figure:
         axes.axhline(roofline.balance, color=INK, lw=1, ls=(0, (4, 3)))
         under = sum(part.seconds for part in one.operators if part.macs < roofline.balance * part.bytes)
         share = under / sum(part.seconds for part in one.operators)
-        axes.text(
-            0,
-            roofline.balance * 1.1,
-            f" waterline: {roofline.balance:.1f} MACs a byte; {share:.0%} of the operators' time lies below",
-            fontsize=8,
-            va="bottom",
+        axes.set_title(
+            f"waterline: {roofline.balance:.1f} MACs a byte; {share:.0%} of the operators' time lies below", loc="left"
         )
         axes.set_yscale("log")
         axes.set_ylim(LOWEST / 2, max(heights.max(), roofline.balance) * 3)
@@ -218,6 +229,6 @@ def waterline_figure(one: Breakdown, roofline: Roofline, name: str) -> Figure:
         axes.set_xlabel(f"{name}: ms an image, operators in the order in which they run")
         axes.set_ylabel("MACs a byte")
         handles = [Patch(color=colour, label=kind) for kind, colour in palette.items()]
-        handles += [Patch(color=GREY, label="other kinds")] * (len(kinds) > SHOWN)
+        handles += [Patch(color=GREY, label="other kinds")] * (len(kinds) > len(COLOURS))
         axes.legend(handles=handles, frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

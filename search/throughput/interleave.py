@@ -16,7 +16,6 @@ from search.throughput.energy import energy_meter
 from search.throughput.intervals import Interval, interval
 from search.throughput.protocol import Mode, Protocol
 from search.throughput.steps import Candidate, Runner, largest_batch, out_of_memory, prepare
-from space.errors import InputError
 
 Block = Callable[[], float]
 Stopped = Literal["target", "budget", "rounds"]
@@ -128,7 +127,7 @@ def _prepare(
             continue
         try:
             runners[name] = prepare(candidate, mode, protocol, device)
-        except (RuntimeError, MemoryError, InputError) as error:
+        except (RuntimeError, MemoryError, ValueError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             if out_of_memory(error):
                 fits = largest_batch(candidate, mode, protocol, device)

@@ -1,34 +1,13 @@
 """The rounds on synthetic blocks and a synthetic clock: what is true is known."""
 
 import itertools
-from collections.abc import Callable
 
-import numpy as np
 import pytest
 
+from benchmarks.throughput_calibration import Machine
 from search.throughput.interleave import interleave, ratios
 from search.throughput.intervals import interval
 from search.throughput.protocol import Protocol
-
-
-class Machine:
-    """Networks of known speed on a machine whose own speed drifts, jitters and is now and then disturbed."""
-
-    def __init__(self, speeds: dict[str, float], noise: float = 0.02, drift: float = 0.0, seed: int = 0) -> None:
-        self.speeds, self.noise, self.drift = speeds, noise, drift
-        self.random, self.now = np.random.default_rng(seed), 0.0
-
-    def clock(self) -> float:
-        return self.now
-
-    def blocks(self) -> dict[str, Callable[[], float]]:
-        return {name: lambda name=name: self._block(name) for name in self.speeds}
-
-    def _block(self, name: str) -> float:
-        slower = 1 + self.drift * self.now + 0.5 * (self.random.random() < 0.02)
-        speed = self.speeds[name] / slower * float(np.exp(self.noise * self.random.normal()))
-        self.now += 10 / speed
-        return speed
 
 
 def protocol(**fields: object) -> Protocol:
