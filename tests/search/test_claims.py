@@ -67,8 +67,7 @@ def test_claims_are_measured_and_put_beside_the_paper(tmp_path: Path, capsys: py
     assert [row["mode"] for row in rows] == ["train", "infer"]
     for row in rows:
         assert float(row["eager_ratio_low"]) <= float(row["eager_ratio"]) <= float(row["eager_ratio_high"])
-        # MACs times efficiency is the ratio of the explained steps' times; the product is exact.
-        assert float(row["macs_ratio"]) > 1
+        assert 0.9 < float(row["macs_ratio"]) < 1.1
     kept = json.loads((tmp_path / "claims/claims.json").read_text())
     assert kept["resolution"] == 32
     assert "| claim |" in (tmp_path / "claims/claims.md").read_text()
