@@ -97,7 +97,7 @@ def accuracy_throughput(frame: pd.DataFrame) -> Figure | None:
     axes.step(best["train_ratio"], best["accuracy"], where="pre", color=GREY, lw=1, ls=":", zorder=0)
     _label_points(figure, axes, table["train_ratio"], table["accuracy"], table["arm"])
     axes.set_xlabel(
-        "training throughput over the baseline's (bar: 95 % interval, hollow: disturbed; dotted: front of the means)"
+        "training throughput over the baseline's\nbar: 95 % interval, hollow: disturbed, dotted: front of the means"
     )
     axes.set_ylabel("accuracy, % (bar: 95 % interval over seeds)")
     axes.grid(color=GREY, alpha=0.2, lw=0.6)
