@@ -77,11 +77,14 @@ def null(repeats: int = 200) -> dict[str, Any]:
         batch_size=16, modes=("infer",), target=0.02, budget=4, block_seconds=0.02, warmup_seconds=1, threads=1
     )
     covered, flagged, widths, centres = [], [], [], []
+    reasons: dict[str, int] = {}
     for done in range(repeats):
         record = measure({"one": SMALL, "other": SMALL}, reference="one", protocol=protocol)["other"]
         part = record["infer"]
         covered.append(part["ratio_low"] <= 1 <= part["ratio_high"])
         flagged.append(bool(record["flags"]))
+        for flag in record["flags"]:
+            reasons[flag.split(": ")[1]] = reasons.get(flag.split(": ")[1], 0) + 1
         widths.append((part["ratio_high"] - part["ratio_low"]) / 2 / part["ratio"])
         centres.append(part["ratio"])
         _tell(f"null {done + 1}/{repeats}: {sum(covered)} hold 1, {sum(flagged)} flagged")
@@ -90,6 +93,7 @@ def null(repeats: int = 200) -> dict[str, Any]:
         "coverage": _share(covered),
         "coverage of unflagged": _share(unflagged),
         "flagged": _share(flagged),
+        "reasons": reasons,
         "mean ratio": float(np.exp(np.mean(np.log(centres)))),
         "median half-width": median(widths),
     }
@@ -114,7 +118,7 @@ def known(repeats: int = 200) -> dict[str, Any]:
     return found
 
 
-def neighbour(repeats: int = 40) -> dict[str, Any]:
+def neighbour(repeats: int = 60) -> dict[str, Any]:
     """Measure with and without a process that keeps one CPU busy, in alternation; count the flagged."""
     protocol = Protocol(batch_size=16, modes=("infer",), target=1e-6, budget=2, block_seconds=0.02, warmup_seconds=0.5)
     flagged: dict[bool, list[bool]] = {True: [], False: []}
