@@ -20,7 +20,7 @@ from search.throughput.protocol import Mode, Protocol
 from search.throughput.roofline import Roofline, measure_roofline
 from search.throughput.steps import Candidate, Step, bounded, formats, make_step, timed
 
-FEWEST, REPEATS, LONG_ENOUGH = 3, 15, 2.0  # steps; seconds
+FEWEST, REPEATS, LONG_ENOUGH = 3, 25, 8.0  # steps; seconds
 GROUPS: dict[str, tuple[str, ...]] = {
     "linear": ("mm", "addmm", "bmm", "baddbmm"),
     "activation": ("gelu", "relu", "silu", "hardswish", "threshold", "sigmoid", "leaky_relu", "hardtanh"),
