@@ -76,7 +76,7 @@ def kinds_figure(found: Mapping[str, Breakdown]) -> Figure:
     kinds = _kinds(found)
     palette = dict(zip(kinds, COLOURS, strict=False))
     with mpl.rc_context(STYLE):
-        figure, axes = new_axes(7.6, 1.1 + 0.32 * len(found))
+        figure, axes = new_axes(7.6, max(2.8, 1.1 + 0.32 * len(found)))
         for y, one in enumerate(found.values()):
             parts = {kind: part["seconds"] for kind, part in one.by_kind().items()}
             rest = sum(seconds for kind, seconds in parts.items() if kind not in palette)
@@ -177,7 +177,7 @@ def gap_figure(
 ) -> Figure:
     """Draw for each model the ideal time an image, MACs over peak, and the measured one; the line is the gap."""
     with mpl.rc_context(STYLE):
-        figure, axes = new_axes(6.6, 4.4 if accuracy else 1.1 + 0.42 * len(found))
+        figure, axes = new_axes(6.6, 4.4 if accuracy else max(1.8, 1.1 + 0.42 * len(found)))
         for index, (name, one) in enumerate(found.items()):
             y = accuracy[name] if accuracy else index
             ideal, real = (1000 * part / one.images for part in (one.macs / roofline.macs_per_s, one.step_seconds))

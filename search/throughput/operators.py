@@ -20,7 +20,7 @@ from search.throughput.protocol import Mode, Protocol
 from search.throughput.roofline import Roofline, measure_roofline
 from search.throughput.steps import Candidate, Step, bounded, formats, make_step, timed
 
-FEWEST, REPEATS, LONG_ENOUGH = 3, 25, 8.0  # steps; seconds
+FEWEST, REPEATS, LONG_ENOUGH = 3, 15, 4.0  # steps; seconds
 GROUPS: dict[str, tuple[str, ...]] = {
     "linear": ("mm", "addmm", "bmm", "baddbmm"),
     "activation": ("gelu", "relu", "silu", "hardswish", "threshold", "sigmoid", "leaky_relu", "hardtanh"),
@@ -163,7 +163,8 @@ def break_down(candidate: Candidate, mode: Mode, protocol: Protocol, device: str
         timed(step, 2, device)
     whole: list[float] = []
     watched: list[list[_Call]] = []
-    while len(whole) < FEWEST or (len(whole) < REPEATS and sum(whole) < LONG_ENOUGH):
+    repeats = min(REPEATS, protocol.max_rounds)
+    while len(whole) < min(FEWEST, repeats) or (len(whole) < repeats and sum(whole) < LONG_ENOUGH):
         whole.append(timed(step, 1, device))
         watched.append(_watch(step, device))
     return Breakdown(protocol.images(mode), median(whole), _medians(watched))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -10,7 +11,7 @@ from search.throughput.steps import timed
 
 SIZES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192)}
 COPY_BYTES = {"cpu": 256 << 20, "cuda": 2 << 30}  # more than caches hold
-REPEATS = 7
+REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,16 @@ class Roofline:
 def measure_roofline(device: str, precision: Precision) -> Roofline:
     """Measure the peaks: the fastest of square matrix products in `precision`, and of copies of a large tensor.
 
+    A process measures them once for a device, precision and number of threads.
+
     Both are attained, not theoretical: a convolution may exceed them a little, and operators whose data stay in a
     cache may exceed the second by far.
     """
+    return _measure(device, precision, torch.get_num_threads())
+
+
+@lru_cache
+def _measure(device: str, precision: Precision, threads: int) -> Roofline:
     kind = torch.device(device).type
     dtype = AUTOCAST.get(precision, torch.float32)
     with arithmetic(precision), torch.no_grad():
@@ -57,4 +65,4 @@ def measure_roofline(device: str, precision: Precision) -> Roofline:
 def _fastest(call: object, device: str) -> float:
     assert callable(call)
     call()
-    return min(timed(call, 3, device) / 3 for _ in range(REPEATS))
+    return min(timed(call, 1, device) for _ in range(REPEATS))
