@@ -106,7 +106,7 @@ def test_the_report_opens_without_a_network(browser: webdriver.Chrome, server: s
     report = tmp_path / "runs/norm_ablation-laptop/report.html"
     browser.get(report.as_uri())
     assert "What does BatchNorm give in speed" in browser.find_element(By.TAG_NAME, "h1").text
-    assert len(browser.find_elements(By.TAG_NAME, "svg")) == 4
+    assert len(browser.find_elements(By.TAG_NAME, "svg")) == 6
     for width in (400, 900, 1400):
         browser.set_window_size(width, 900)
         overflow = browser.execute_script("return document.documentElement.scrollWidth > window.innerWidth")
