@@ -7,7 +7,7 @@ PORT ?= 5000
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help study test lint types check ui clean
+.PHONY: help study test lint types check controls ui clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 16
@@ -27,6 +27,9 @@ types: $(VENV)/.installed-dev ## mypy, strict
 	$(BIN)/mypy
 
 check: lint types test ## all of it
+
+controls: $(VENV)/.installed ## can this machine and installation be trusted? (about twenty minutes)
+	$(BIN)/python -m search.controls
 
 ui: $(VENV)/.installed ## browse the studies in MLflow, on loopback: make ui [PORT=5000]
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1

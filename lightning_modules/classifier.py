@@ -105,8 +105,12 @@ class Classifier(pl.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         self._score(batch)
 
+    def on_test_epoch_start(self) -> None:
+        self.correct: list[torch.Tensor] = []
+
     def test_step(self, batch: Batch, index: int) -> None:
-        self._score(batch)
+        logits = self._score(batch)
+        self.correct.append((logits.argmax(1) == batch[1]).cpu())
 
     def on_validation_epoch_end(self) -> None:
         self._check_finite("its end")
@@ -142,14 +146,15 @@ class Classifier(pl.LightningModule):
         self.eval_loss, self.eval_images = torch.zeros(()), 0
         return top1, top5, loss
 
-    def _score(self, batch: Batch) -> None:
+    def _score(self, batch: Batch) -> torch.Tensor:
         images, labels = batch
-        logits = self.call(images) if self.ema is None else self.ema.module(images)
+        logits: torch.Tensor = self.call(images) if self.ema is None else self.ema.module(images)
         self.eval_loss = self.eval_loss.to(logits.device) + cross_entropy(logits, labels, reduction="sum").detach()
         self.eval_images += len(labels)
         self.top1.update(logits, labels)
         if self.top5 is not None:
             self.top5.update(logits, labels)
+        return logits
 
     def _check_finite(self, where: str) -> None:
         if not math.isfinite(float(self.train_loss)):

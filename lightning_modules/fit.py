@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from lightning_modules.classifier import Classifier, Row, TrainingFailed
@@ -29,13 +31,14 @@ class FitResult:
     """What came of a training; accuracies in percent, top-5 None for five classes or fewer.
 
     The epoch is chosen on the validation split; the test split is scored once, with that epoch's weights,
-    which the network then holds.
+    which the network then holds. `test_correct` says, image by image in the split's order, what was right.
     """
 
     val_accuracy: float
     val_top5: float | None
     test_accuracy: float
     test_top5: float | None
+    test_correct: NDArray[np.bool_]
     best_epoch: int
     curves: list[Row]
     seconds: float
@@ -89,6 +92,7 @@ def fit(
         val_top5=module.best["top5"],
         test_accuracy=test_accuracy,
         test_top5=test_top5,
+        test_correct=torch.cat(module.correct).numpy(),
         best_epoch=module.best["epoch"],
         curves=module.curves,
         seconds=time.perf_counter() - started,

@@ -12,7 +12,8 @@ from lightning_modules.data import Data
 from lightning_modules.fit import fit
 from lightning_modules.recipe import Recipe
 from search.plan import Job
-from space import build
+from search.predictions import pack
+from space.build import build_paired
 
 
 def evaluate(
@@ -28,19 +29,22 @@ def evaluate(
     """Train the job's network on `data` and return the trial's record; without data, train nothing.
 
     The result depends on the arguments alone: weights and everything drawn in training come from the job's seed.
+    Weights that the network shares with the one it is `paired_with` start the same, data come in the same order.
     Raises TrainingFailed for a loss that is not finite, torch.OutOfMemoryError where memory runs out.
     """
     started = time.perf_counter()
     record: dict[str, Any] = {"throughput": throughput}
     if data is not None:
         pl.seed_everything(job.seed, verbose=False)
-        network = build(job.architecture)
+        network, shared = build_paired(job.architecture, job.paired_with)
         result = fit(network, data, recipe, seed=job.seed, workdir=workdir, device=device, on_epoch=on_epoch)
         record |= {
             "val_accuracy": result.val_accuracy,
             "val_top5": result.val_top5,
             "test_accuracy": result.test_accuracy,
             "test_top5": result.test_top5,
+            "test_correct": pack(result.test_correct),
+            "shared_start": shared,
             "best_epoch": result.best_epoch,
             "curves": result.curves,
         }

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from lightning_modules.precision import resolve_device
 from search.plan import Job, job, paper_rows
-from search.study import Study
+from search.study import AdaptiveSeeds, Study
 from search.throughput import Candidate, Protocol, measure
 from space.errors import InputError
 
@@ -37,13 +37,15 @@ def forecast(study: Study) -> dict[str, Any]:
     """Return the plan as plain data; ``seconds`` is None where the size of the data is only known by reading it."""
     paper_rows(study)
     arms = [_base(study)] if study.kind == "search" else [job(study, arm, 0) for arm in study.arms]
-    trials = study.trials if study.kind == "search" else len(arms) * study.seeds
+    trials = study.trials if study.kind == "search" else len(arms) * study.first_seeds
     seconds, words = _time(study, trials)
+    if isinstance(study.seeds, AdaptiveSeeds):
+        words += f" Then up to {_words(study.seeds.budget)} for seeds beyond {study.seeds.min}, where they decide."
     rows = [{key: value for key, value in one.attrs().items() if key not in ("architecture", "seed")} for one in arms]
     return {
         "study": study.full_name,
         "arms": rows,
-        "seeds": study.seeds if study.kind != "search" else 1,
+        "seeds": study.first_seeds if study.kind != "search" else 1,
         "trials": trials,
         "seconds": seconds,
         "time": words,

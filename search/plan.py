@@ -1,5 +1,6 @@
 """Study -> trials: an ablation's arms and seeds up front, or a sampler that chooses as it goes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from space.errors import InputError
 
 # Fields that may grow under the same name: more of the same question, not another one.
 GROWS = ("seeds", "trials")
+# Fields that decide how results are read, not what they are.
+READS = ("margin", "paper")
 MAXIMIZE = StudyDirection.MAXIMIZE
 PAPER_TABLES = "paper/inceptionnext_results.yaml"
 
@@ -32,6 +35,7 @@ class Job:
     seed: int
     architecture: Architecture
     resolution: int
+    paired_with: Architecture | None = None
 
     def attrs(self) -> dict[str, Any]:
         """Return what is known of the trial before it runs, counts included."""
@@ -53,7 +57,7 @@ class Job:
 
 def jobs(study: Study) -> list[Job]:
     """Return every (seed, arm) of an ablation or table, seed by seed so that an early stop stays balanced."""
-    return [job(study, arm, seed) for seed in range(study.seeds) for arm in study.arms]
+    return [job(study, arm, seed) for seed in range(study.first_seeds) for arm in study.arms]
 
 
 def job(study: Study, arm: str, seed: int) -> Job:
@@ -65,6 +69,7 @@ def job(study: Study, arm: str, seed: int) -> Job:
         seed=seed,
         architecture=study.architecture(arm),
         resolution=study.resolution(arm),
+        paired_with=study.architecture(study.baseline),
     )
 
 
@@ -78,7 +83,7 @@ def open_study(study: Study, storage: RDBStorage) -> optuna.Study:
         opened = optuna.load_study(study_name=study.full_name, storage=storage, sampler=sampler(study))
         _check_same(study, opened)
         was = opened.user_attrs.get("definition", {})
-        definition |= {field: max(definition[field], was.get(field, 0)) for field in GROWS}
+        definition |= {field: max(definition[field], was[field]) for field in _grown(definition, was)}
     else:
         opened = optuna.create_study(
             study_name=study.full_name, storage=storage, sampler=sampler(study), directions=directions(study)
@@ -88,7 +93,7 @@ def open_study(study: Study, storage: RDBStorage) -> optuna.Study:
     if study.kind == "search":
         _enqueue_base(study, opened)
     else:
-        _enqueue(jobs(study), opened)
+        enqueue(jobs(study), opened)
     return opened
 
 
@@ -135,7 +140,7 @@ def paper_rows(study: Study) -> dict[str, Any] | None:
 def _check_same(study: Study, opened: optuna.Study) -> None:
     before = dict(opened.user_attrs.get("definition", {}))
     after = study.to_dict()
-    for field in (*GROWS, "paper"):
+    for field in (*_grown(before, after), *READS):
         before.pop(field, None)
         after.pop(field, None)
     if changed := difference(before, after):
@@ -145,7 +150,13 @@ def _check_same(study: Study, opened: optuna.Study) -> None:
         )
 
 
-def _enqueue(wanted: list[Job], opened: optuna.Study) -> None:
+def _grown(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return the fields that may grow. A rule for adding seeds may not: its error rates hold for one schedule."""
+    return [field for field in GROWS if all(isinstance(one.get(field), int) for one in (before, after))]
+
+
+def enqueue(wanted: list[Job], opened: optuna.Study) -> None:
+    """Add the trials that the study lacks."""
     present = {(t.user_attrs.get("arm"), t.user_attrs.get("seed")) for t in opened.get_trials(deepcopy=False)}
     for one in wanted:
         if (one.arm, one.seed) not in present:

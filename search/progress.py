@@ -53,6 +53,10 @@ class LiveProgress:
     ) -> None:
         self.progress.stop()
 
+    def planned(self, more: int) -> None:
+        """Make room for trials that were added."""
+        self.progress.update(self.trials, total=(self.progress.tasks[self.trials].total or 0) + more)
+
     def waiting(self) -> None:
         """Say why nothing moves."""
         self.progress.update(self.now, description=WAITING)
@@ -119,6 +123,10 @@ class LineProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass
+
+    def planned(self, more: int) -> None:
+        """Make room for trials that were added."""
+        self.total += more
 
     def waiting(self) -> None:
         """Say why nothing moves."""

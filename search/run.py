@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--storage", metavar="URL", help="Optuna storage (default: sqlite:///OUT/studies.db)")
     add("--tracking-uri", metavar="URI", help="MLflow store (default: sqlite:///OUT/mlflow.db)")
     add("--fresh", action="store_true", help="measure throughput again, e.g. where the report calls it disturbed")
+    add("--watch", action="store_true", help="write the report after every trial; the open page follows")
     add("--json", action="store_true", help="print a machine-readable summary on standard output")
+    add("--quiet", action="store_true", help="print no result table at the end")
     return parser
 
 
@@ -111,8 +113,8 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     # Imported here, so that --help and mistakes in the command answer at once.
     from lightning_modules.precision import resolve_device
+    from search.analysis import answer, terminal_table, write_report
     from search.analysis import load as load_records
-    from search.analysis import terminal_table, write_report
     from search.plan import open_study
     from search.progress import LineProgress, LiveProgress
     from search.tracking import Tracker, check_reachable
@@ -136,6 +138,14 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     folder = out / study.full_name
     _make(folder)
 
+    command = f"python -m search.run {shlex.join(_repeat(args))}"
+
+    def tell() -> None:
+        frame = load_records(study.full_name, storage=storage)
+        tracker.log_answer(answer(frame))
+        if args.watch:
+            write_report(frame, folder, command=command, live=True)
+
     states = [trial.state for trial in opened.get_trials(deepcopy=False)]
     total = study.trials if study.kind == "search" else len(states)
     done = sum(state in FINISHED for state in states)
@@ -150,7 +160,7 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
             data=data,
             device=device,
             workdir=workdir,
-            watcher=_Copying(watcher, tracker),
+            watcher=_Copying(watcher, tracker, tell),
         )
         try:
             worker.run(fresh=args.fresh)
@@ -158,8 +168,8 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
             tracker.sync(again=args.fresh)
 
     frame = load_records(study.full_name, storage=storage)
-    command = f"python -m search.run {shlex.join(_repeat(args))}"
     written = write_report(frame, folder, command=command)
+    tracker.log_answer(answer(frame))
     tracker.log_report(written)
     complete = sum(t.state is TrialState.COMPLETE for t in opened.get_trials(deepcopy=False))
     failed = sum(t.state is TrialState.FAIL for t in opened.get_trials(deepcopy=False))
@@ -174,23 +184,25 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
             highlight=False,
             soft_wrap=True,
         )
-        cli.stdout().print(terminal_table(frame))
+        if not args.quiet:
+            cli.stdout().print(terminal_table(frame))
     if failed:
         err.print(f"{failed} of {complete + failed} trials failed; the report says why", style="yellow")
     return 0 if complete else 1
 
 
 class _Copying:
-    """Passes everything on to the progress display, and each finished trial to MLflow as well."""
+    """Passes everything on to the progress display, each finished trial to MLflow, and has told what is known then."""
 
-    def __init__(self, watcher: Any, tracker: Any) -> None:
-        self.waiting, self.measuring = watcher.waiting, watcher.measuring
+    def __init__(self, watcher: Any, tracker: Any, tell: Callable[[], None]) -> None:
+        self.planned, self.waiting, self.measuring = watcher.planned, watcher.waiting, watcher.measuring
         self.started, self.epoch = watcher.started, watcher.epoch
-        self._finished, self._sync = watcher.finished, tracker.sync
+        self._finished, self._sync, self._tell = watcher.finished, tracker.sync, tell
 
     def finished(self, trial: optuna.trial.FrozenTrial) -> None:
         self._finished(trial)
         self._sync()
+        self._tell()
 
 
 def _make(folder: Path) -> None:

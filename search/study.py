@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 import studies
 from lightning_modules.data import DataConfig
@@ -18,6 +18,7 @@ from space.errors import InputError, explain, nearest
 from space.presets import native_resolution
 
 LIBRARY = Path(studies.__file__).parent
+UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 class Arm(BaseModel):
@@ -37,11 +38,42 @@ class Arm(BaseModel):
         return self
 
 
+class AdaptiveSeeds(BaseModel):
+    """`min` seeds for every arm, then more, up to `max`, for those whose verdict is open, and for the baseline.
+
+    Verdicts are looked at on a schedule that is fixed beforehand (search.analysis.inference.looks), so the error rates
+    hold under this looking. `budget` is the time for trials beyond the minimum: seconds, or a text such as ``30m``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min: int = Field(3, ge=2, le=10_000)
+    max: int = Field(20, ge=2, le=10_000)
+    until: Literal["decided"] = "decided"
+    budget: float = Field(1800.0, gt=0)
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _as_seconds(cls, value: Any) -> Any:
+        if isinstance(value, str) and value[-1:] in UNITS:
+            return float(value[:-1]) * UNITS[value[-1]]
+        return value
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"seeds: min {self.min} is more than max {self.max}")
+        return self
+
+
 class Study(BaseModel):
     """A question at a scale: all that decides what is run. Frozen; prints as the YAML that makes it.
 
-    kind ``ablation`` trains each of `arms` over `seeds` seeds; ``search`` lets `sampler` choose `trials`
-    architectures from `dimensions` around `base`; ``table`` counts and measures its arms and trains nothing.
+    kind ``ablation`` trains each of `arms` over `seeds` seeds, a number or a rule that adds them where they decide;
+    ``search`` lets `sampler` choose `trials` architectures from `dimensions` around `base`; ``table`` counts and
+    measures its arms and trains nothing.
+    `margin`, in percentage points of accuracy, is the difference that does not matter: arms that differ by less are
+    called equivalent. None: none are.
     `paper` names a table of studies/paper/ whose rows the arms' own `paper` fields refer to.
 
     Raises pydantic.ValidationError; `Study.parse` says it in one line.
@@ -56,7 +88,8 @@ class Study(BaseModel):
     base: Architecture
     arms: dict[str, Arm] = {}
     baseline: str = "baseline"
-    seeds: int = Field(3, ge=1, le=10_000)
+    seeds: Annotated[int, Field(ge=1, le=10_000)] | AdaptiveSeeds = 3
+    margin: float | None = Field(1.0, gt=0, lt=100)
     dimensions: dict[str, Dimension] = {}
     max_params: int | None = Field(None, ge=1)
     max_macs: int | None = Field(None, ge=1)
@@ -114,6 +147,11 @@ class Study(BaseModel):
             max_macs=self.max_macs,
             resolution=self.data.resolution,
         )
+
+    @property
+    def first_seeds(self) -> int:
+        """How many seeds every arm gets before anything is decided."""
+        return self.seeds if isinstance(self.seeds, int) else self.seeds.min
 
     def architecture(self, arm: str) -> Architecture:
         """Return the architecture of an arm. Raises InputError where it cannot be built."""

@@ -67,6 +67,10 @@ class Tracker:
                 self._log_scores(run.info.run_id, trial, measured)
         return copied
 
+    def log_answer(self, text: str) -> None:
+        """Let the study's run say what is known so far."""
+        self.client.set_tag(self.parent_run_id, NOTE, f"{self._description()}\n\n{text}")
+
     def log_report(self, paths: Mapping[str, Path]) -> None:
         """Put the report, tables and figures on the parent run, and say there how the study stands."""
         for name, path in paths.items():

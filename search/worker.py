@@ -15,10 +15,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_modules.data import Data
 from search import storage as store
+from search.analysis import load
 from search.environment import environment
 from search.evaluate import evaluate, values
 from search.measurements import Measurements, identity, key, short
-from search.plan import Job, job
+from search.plan import Job, enqueue, job
+from search.seeds import more
 from search.study import Study
 from search.throughput import Candidate, measure, quiet
 from search.throughput.operators import explain
@@ -32,6 +34,7 @@ FINISHED = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
 class Watcher(Protocol):
     """What a worker tells while it works."""
 
+    def planned(self, more: int) -> None: ...
     def waiting(self) -> None: ...
     def measuring(self, spent: float, budget: float) -> None: ...
     def started(self, number: int, name: str) -> None: ...
@@ -67,8 +70,11 @@ class Worker:
             self.measure_arms(fresh=fresh)
         elif fresh:
             self.measure_again()
-        while (trial := self._claim()) is not None:
-            self._run_trial(trial)
+        while True:
+            while (trial := self._claim()) is not None:
+                self._run_trial(trial)
+            if not self._add_seeds():
+                return
 
     def _claim(self) -> optuna.Trial | None:
         """Claim a waiting trial, or let the sampler make one while a search wants more."""
@@ -83,6 +89,15 @@ class Worker:
             trial.set_user_attr("worker", own_name())
             return trial
         return None
+
+    def _add_seeds(self) -> bool:
+        """Enqueue what an adaptive study still needs; tell whether that is anything."""
+        if isinstance(self.study.seeds, int) or self.study.kind != "ablation":
+            return False
+        wanted = more(self.study.seeds, load(self.opened.study_name, storage=self.storage))
+        enqueue([job(self.study, arm, seed) for arm, seed in wanted], self.opened)
+        self.watcher.planned(len(wanted))
+        return bool(wanted)
 
     def _run_trial(self, trial: optuna.Trial) -> None:
         id_ = store.trial_id(self.storage, self.opened, trial.number)
@@ -124,6 +139,7 @@ class Worker:
             seed=0,
             architecture=architecture,
             resolution=self.study.data.resolution,
+            paired_with=self.study.base,
         )
         for name, value in one.attrs().items():
             trial.set_user_attr(name, value)

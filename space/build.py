@@ -27,6 +27,22 @@ def build(architecture: Architecture) -> nn.Module:
     return MetaNeXt(architecture)
 
 
+def build_paired(architecture: Architecture, with_: Architecture | None) -> tuple[nn.Module, float]:
+    """Build a network whose weights start as those of another do, wherever name and shape agree.
+
+    Both are drawn from torch's global generator, the other first: it starts as it would alone. Returns the network
+    and the share of its weights that are the other's.
+    """
+    if with_ is None or with_ == architecture:
+        return build(architecture), 1.0
+    other = build(with_).state_dict()
+    network = build(architecture)
+    own = network.state_dict()
+    same = {name: other[name] for name, value in own.items() if name in other and other[name].shape == value.shape}
+    network.load_state_dict(own | same)
+    return network, sum(value.numel() for value in same.values()) / sum(value.numel() for value in own.values())
+
+
 class MetaNeXt(nn.Module):
     """Stem, stages and head (arXiv 2303.16900, Section 3.1 and Table 3)."""
 

@@ -60,6 +60,10 @@ def forest(frame: pd.DataFrame) -> Figure | None:
         axes.scatter(seeds, np.full(len(seeds), y + 0.24), s=11, color=colour, alpha=0.8, lw=0, zorder=3)
         axes.scatter([row["effect"]], [y], s=42, color=colour, edgecolor="white", lw=0.8, zorder=4)
     axes.axvline(0, color=INK, lw=0.9, ls=(0, (4, 3)))
+    if (margin := frame.attrs["definition"].get("margin")) is not None:
+        axes.axvspan(-margin, margin, color=GREY, alpha=0.18, lw=0, zorder=0)
+    for y, verdict in enumerate(table["verdict"]):
+        axes.text(1.01, y, verdict, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=INK)
     axes.set_yticks(range(len(table)), table["arm"])
     axes.set_ylim(len(table) - 0.4, -0.6)
     baseline = next(iter(frame.loc[frame["baseline"], "arm"]), "the baseline")

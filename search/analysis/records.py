@@ -17,7 +17,7 @@ PLAIN = (
     *("arm", "factor", "baseline", "seed", "val_accuracy", "test_accuracy", "val_top5", "test_top5"),
     *("params", "macs", "activations", "bytes", "resolution", "best_epoch", "fingerprint", "failure"),
 )
-NESTED = ("curves", "architecture", "operators")
+NESTED = ("curves", "architecture", "operators", "test_correct")
 SPEEDS = {"images_per_s": "throughput", "low": "throughput_low", "high": "throughput_high"} | {
     key: key for key in ("ratio", "ratio_low", "ratio_high")
 }
@@ -32,6 +32,7 @@ def load(study: str, *, storage: str | BaseStorage = DEFAULT_STORAGE) -> pd.Data
     quiet one); params, macs, activations, bytes;
     best_epoch, seconds_train, seconds_total, resolution, fingerprint, failure, device, hostname, git_commit;
     curves (a list of dicts), architecture (a dict), operators (a dict: where the time of a step goes), and
+    test_correct (a dict that ``search.predictions.unpack`` reads: which test images were right),
     ``param.NAME`` for what a search sampled.
     ``attrs["definition"]`` is the study's definition, ``attrs["study"]`` its name in the storage.
 
@@ -75,7 +76,7 @@ def _row(trial: FrozenTrial, throughput: dict[str, Any]) -> dict[str, Any]:
     row |= {f"seconds_{part}": seconds.get(part) for part in ("train", "total")}
     row |= {key: where.get(key) for key in ("device", "hostname", "git_commit")}
     row |= {"curves": attrs.get("curves") or [], "architecture": attrs.get("architecture") or {}}
-    row["operators"] = throughput.get("operators") or {}
+    row["operators"], row["test_correct"] = throughput.get("operators") or {}, attrs.get("test_correct") or {}
     return row | {f"param.{name}": value for name, value in trial.params.items()}
 
 

@@ -21,7 +21,8 @@ TITLES = {
     "accuracy_throughput": ("Accuracy against training throughput", "Up and to the right is better."),
     "effects": (
         "Effects on accuracy",
-        "Differences at the same seed. Intervals are not corrected for the number of arms.",
+        "Differences at the same seed, with 95 % intervals for each by itself; the verdicts are corrected for the "
+        "number of arms. Shaded: differences that the study says do not matter.",
     ),
     "throughput": (
         "Throughput",
@@ -42,11 +43,13 @@ TITLES = {
 }
 
 
-def write_report(frame: pd.DataFrame, out: Path, *, command: str) -> dict[str, Path]:
-    """Write report.html, the tables as CSV and Markdown, every trial as CSV and the figures as PNG into `out`.
+def write_report(frame: pd.DataFrame, out: Path, *, command: str, live: bool = False) -> dict[str, Path]:
+    """Write report.html, tables as CSV, Markdown and LaTeX (booktabs), trials as CSV and figures as PNG into `out`.
 
-    Return their paths by name; ``report`` is the page. `command` is what repeats the study.
+    Return their paths by name; ``report`` is the page. `command` is what repeats the study: tables and figures carry
+    it. A `live` page loads itself anew every few seconds.
     """
+    origin = f"{frame.attrs['study']}, commit {_one_or_several(frame['git_commit'])}: {command}"
     (out / "figures").mkdir(parents=True, exist_ok=True)
     figures = all_figures(frame)
     explained = efficiency.of_arms(frame)
@@ -61,13 +64,15 @@ def write_report(frame: pd.DataFrame, out: Path, *, command: str) -> dict[str, P
         if table is not None:
             paths |= {f"{name}_csv": out / f"{name}.csv", f"{name}_md": out / f"{name}.md"}
             table.to_csv(paths[f"{name}_csv"], index=False)
-            paths[f"{name}_md"].write_text(markdown(table))
+            paths[f"{name}_md"].write_text(f"{markdown(table)}\n{origin}\n")
+            paths[f"{name}_tex"] = out / f"{name}.tex"
+            paths[f"{name}_tex"].write_text(f"% {origin}\n{table.to_latex(index=False, escape=True)}")
     flat(frame).to_csv(paths["trials"], index=False)
     for name, figure in figures.items():
         paths[name] = out / "figures" / f"{name}.png"
-        figure.savefig(paths[name], dpi=160)
+        figure.savefig(paths[name], dpi=160, metadata={"Description": origin})
     tables = {"main": main, "paper": paper, "operators": operators}
-    paths["report"].write_text(_page(frame, figures, tables, command))
+    paths["report"].write_text(_page(frame, figures, tables, command, live))
     return paths
 
 
@@ -88,21 +93,39 @@ def answer(frame: pd.DataFrame) -> str:
     if accuracy_column(frame) is None:
         return "Counts and measured throughput only: this study trains nothing."
     rest = table[~table["baseline"]]
-    decided = rest[rest["effect_low"].notna()]
-    below, above = decided[decided["effect_high"] < 0], decided[decided["effect_low"] > 0]
-    parts = [
-        f"{verb}: {', '.join(f'{row.arm} ({row.effect:+.1f})' for row in rows.itertuples())}"
-        for verb, rows in (("below the baseline", below), ("above the baseline", above))
-        if len(rows)
-    ]
-    undecided = [str(row.arm) for row in rest.itertuples() if row.arm not in {*below["arm"], *above["arm"]}]
-    if undecided:
-        parts.append(f"not distinguished from it by these seeds: {', '.join(undecided)}")
-    seeds = int(table["seeds"].max())
-    return (
-        f"In percentage points of accuracy, over {seeds} seed{'s' if seeds != 1 else ''}, by 95 % intervals that are "
-        f"not corrected for the number of arms: {'; '.join(parts) or 'nothing to compare yet'}."
+    margin, seeds = frame.attrs["definition"].get("margin"), table["seeds"]
+    parts = []
+    for verdict, text in (
+        ("hurts", "hurts"),
+        ("helps", "helps"),
+        ("equivalent", f"equivalent to the baseline within {margin} points"),
+    ):
+        rows = rest[rest["verdict"] == verdict].sort_values("effect", key=abs, ascending=verdict == "equivalent")
+        if len(rows):
+            parts.append(f"{text}: {', '.join(_named(row) for _, row in rows.iterrows())}")
+    undecided = rest[rest["verdict"] == "undecided"]
+    if len(undecided):
+        parts.append(f"undecided: {', '.join(_open(row) for _, row in undecided.iterrows())}")
+    few = f"{seeds.min()} to {seeds.max()}" if seeds.min() < seeds.max() else f"{seeds.max()}"
+    text = (
+        f"Against “{frame.attrs['definition']['baseline']}”, in percentage points of accuracy, over {few} "
+        f"seed{'s' if seeds.max() != 1 else ''} an arm, at most one study in twenty with any false verdict: "
+        f"{'; '.join(parts) or 'nothing to compare yet'}."
     )
+    failed = int(table["failed"].sum())
+    return text + (f" {failed} failed trial{'s are' if failed > 1 else ' is'} left out." if failed else "")
+
+
+def _named(row: pd.Series) -> str:
+    return f"{row['arm']} ({row['effect']:+.1f} [{row['effect_low']:+.1f} … {row['effect_high']:+.1f}])"
+
+
+def _open(row: pd.Series) -> str:
+    if pd.isna(row["smallest_effect"]):
+        return f"{row['arm']} (too few seeds)"
+    more = row["seeds_needed"] - row["seeds"]
+    needed = "a larger test set is needed" if pd.isna(more) else f"about {more:.0f} more seeds would tell"
+    return f"{row['arm']} ({row['effect']:+.1f}; {row['smallest_effect']:.1f} would have shown; {needed})"
 
 
 def _page(
@@ -110,6 +133,7 @@ def _page(
     figures: dict[str, Figure],
     tables: dict[str, pd.DataFrame | None],
     command: str,
+    live: bool,
 ) -> str:
     definition = frame.attrs["definition"]
     states = frame["state"].value_counts()
@@ -139,6 +163,7 @@ def _page(
         ],
         facts=_facts(frame, machine),
         command=command,
+        live=live,
         definition=yaml.safe_dump(definition, sort_keys=False, allow_unicode=True),
     )
 
@@ -160,8 +185,10 @@ def _reading(frame: pd.DataFrame) -> str:
     if frame.attrs["definition"].get("kind") == "search":
         return f"Chosen by validation accuracy; the test accuracy is reported once. {speed}"
     return (
-        "Accuracy: mean over seeds and Student's 95 % interval; effect: mean difference from the baseline at the "
-        f"same seed and its interval (paired t). A dash: too few seeds to tell. {speed}"
+        "Accuracy: mean over seeds and Student's 95 % interval. Effect: mean difference from the baseline at the same "
+        "seed; its 95 % interval holds for other seeds and other test images. Verdict: corrected over the arms (Holm); "
+        f"equivalent means within {frame.attrs['definition'].get('margin')} points. A dash: too few seeds to tell. "
+        f"{speed}"
     )
 
 

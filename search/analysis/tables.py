@@ -3,11 +3,14 @@
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.table import Table
+from scipy import stats
 
-from search.analysis.effects import accuracy_column, effects
+from search.analysis.effects import accuracy_column, compared, effects
 from search.analysis.fronts import front
+from search.analysis.inference import Difference
 from search.analysis.records import NESTED
 
 NONE = "–"
@@ -38,6 +41,21 @@ def ratio(row: pd.Series, mode: str) -> str:
     return f"{text} {DISTURBED}" if f"{mode}: " in row["flags"] else text
 
 
+def verdict(row: pd.Series) -> str:
+    """Say what the data decide of an arm, and of an undecided one what it would take."""
+    if row["baseline"]:
+        return "reference"
+    if row["verdict"] == "equivalent":
+        return f"equivalent (p {row['p_equivalent']:.2g})"
+    if row["verdict"] in ("hurts", "helps"):
+        return f"{row['verdict']} (p {row['p']:.2g})"
+    if pd.isna(row["smallest_effect"]):
+        return "undecided: too few seeds"
+    more = row["seeds_needed"] - row["seeds"]
+    needed = "a larger test set needed" if pd.isna(more) else f"about {more:.0f} more seed{'s' if more > 1 else ''}"
+    return f"undecided: {row['smallest_effect']:.1f} would show; {needed}"
+
+
 def main_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the study's result as text, ready to be shown: arms for an ablation, the front for a search."""
     return _front_table(frame) if _kind(frame) == "search" else _arms_table(frame)
@@ -62,6 +80,7 @@ def _arms_table(frame: pd.DataFrame) -> pd.DataFrame:
                 if row["baseline"]
                 else spread(row["effect"], row["effect_low"], row["effect_high"], sign=True)
             )
+            cells["verdict"] = verdict(row)
         for mode in ("train", "infer"):
             cells[f"{mode} images/s"] = number(row[f"{mode}_throughput"], _speed_digits(frame))
             cells[f"{mode} ratio, 95 % CI"] = ratio(row, mode)
@@ -106,6 +125,22 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def agreement(ours: Difference, verdict: str, paper: float, margin: float | None = None) -> str:
+    """Compare the direction of a published difference, of one seed, with ours.
+
+    How far a single seed can be trusted the paper does not say: the spread of this study's own seeds is the
+    yardstick. Where that is wider than the published difference, or ours is undecided, nobody can tell.
+    """
+    if verdict == "equivalent" and margin is not None and abs(paper) < margin:
+        return "agrees"
+    if verdict not in ("hurts", "helps"):
+        return "cannot tell"
+    single = float(stats.t.ppf(0.975, max(1, ours.seeds - 1)) * np.sqrt(ours.seed_variance))
+    if abs(paper) <= single:
+        return "cannot tell: one seed"
+    return "agrees" if (paper > 0) == (ours.effect > 0) else "contradicts"
+
+
 def paper_table(frame: pd.DataFrame) -> pd.DataFrame | None:
     """Return published rows beside ours, or None where the study names none.
 
@@ -134,6 +169,10 @@ def paper_table(frame: pd.DataFrame) -> pd.DataFrame | None:
         if base is not None:
             cells["effect, paper (points, one seed)"] = (
                 "reference" if row is base else number(row["top1"] - base["top1"], 1, sign=True)
+            )
+        if base is not None and "effect" in ours.columns and row is not base:
+            cells["agreement"] = agreement(
+                compared(frame, arm), str(own["verdict"]), row["top1"] - base["top1"], definition.get("margin")
             )
         for mode in ("train", "infer"):
             cells[f"{mode} ratio, ours"] = ratio(own, mode)

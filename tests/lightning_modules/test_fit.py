@@ -56,6 +56,9 @@ def test_the_best_epoch_is_kept_and_scored(tmp_path: Path, ema: float | None) ->
     assert result.best_epoch == best["epoch"]
     assert result.val_accuracy == best["val_accuracy"] == accuracy(model, DATA.val)
     assert result.test_accuracy == accuracy(model, DATA.test)
+    images, labels = DATA.test.tensors
+    right = model.eval()(images).argmax(1) == labels
+    assert result.test_correct.tolist() == right.tolist()
     assert result.val_top5 is None
     assert [row["epoch"] for row in result.curves] == [1, 2, 3]
 

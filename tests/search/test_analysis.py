@@ -1,5 +1,6 @@
 """Tables and figures from a real storage, against closed forms and scipy."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from optuna.trial import TrialState
+from PIL import Image
 from scipy import stats
 
 from search.analysis import (
@@ -25,8 +27,11 @@ from search.analysis import (
     paper_table,
     write_report,
 )
+from search.analysis.effects import compared
 from search.analysis.fronts import non_dominated
-from search.analysis.tables import markdown, summary
+from search.analysis.inference import Difference
+from search.analysis.tables import agreement, markdown, summary
+from search.predictions import pack, unpack
 
 ACCURACY = {"base": [90.0, 92.0, 91.0], "small": [80.0, 85.0, 83.0], "same": [90.5, 91.5, 91.2]}
 SPEED = {"base": 1000.0, "small": 1500.0, "same": 900.0}
@@ -126,7 +131,7 @@ def test_effects_are_the_paired_differences(tmp_path: Path) -> None:
             pytest.approx(low),
             pytest.approx(high),
         )
-        assert table.loc[arm, "p"] == pytest.approx(paired.pvalue)
+        assert paired.pvalue <= table.loc[arm, "p"] <= 2 * paired.pvalue * (1 + 1e-9)  # Holm over two arms
     assert table.loc["small", "accuracy"] == pytest.approx(np.mean(ACCURACY["small"]))
     assert math.isnan(table.loc["base", "effect"])
     assert table["seeds"].tolist() == [3, 3, 3]
@@ -141,7 +146,8 @@ def test_one_seed_gives_no_interval(tmp_path: Path) -> None:
     assert table.loc["small", "effect"] == -10
     assert table[["accuracy_low", "effect_low", "effect_high", "p"]].isna().all().all()
     assert main_table(frame).loc[1, "effect, points, 95 % CI"] == "-10.00 [–]"
-    assert "not distinguished from it by these seeds: small, same" in answer(frame)
+    assert "undecided: small (too few seeds), same (too few seeds)" in answer(frame)
+    assert main_table(frame).loc[1, "verdict"] == "undecided: too few seeds"
 
 
 def test_intervals_end_where_percentages_do(tmp_path: Path) -> None:
@@ -149,6 +155,78 @@ def test_intervals_end_where_percentages_do(tmp_path: Path) -> None:
     name, storage = make(tmp_path, "ablation", rows)
     table = effects(load(name, storage=storage))
     assert table["accuracy_high"].tolist() == [100]
+
+
+def test_verdicts_answer_the_question_and_what_is_open_says_what_it_takes(tmp_path: Path) -> None:
+    accuracies = {
+        "base": [90.0, 90.4, 89.8, 90.1],
+        "bad": [80.0, 80.5, 79.9, 80.2],
+        "same": [90.05, 90.45, 89.9, 90.1],
+        "open": [88.0, 92.0, 89.0, 94.0],
+    }
+    rows = [
+        (record(arm, seed, value, 1000.0), TrialState.COMPLETE)
+        for arm, values in accuracies.items()
+        for seed, value in enumerate(values)
+    ]
+    name, storage = make(tmp_path, "ablation", rows, margin=1.0)
+    frame = load(name, storage=storage)
+    table = effects(frame).set_index("arm")
+    assert table["verdict"].tolist()[1:] == ["hurts", "equivalent", "undecided"]
+    assert table.loc["open", "seeds_needed"] > 4
+    text = answer(frame)
+    assert "hurts: bad (-9.9 [" in text
+    assert "equivalent to the baseline within 1.0 points: same" in text
+    assert "undecided: open (+0.7; " in text
+    assert "more seeds would tell" in text or "test set" in text
+    paths = write_report(frame, tmp_path / "out", command="python -m search.run --study mine", live=True)
+    assert 'http-equiv="refresh"' in paths["report"].read_text()
+    tex = paths["result_tex"].read_text()
+    assert "\\toprule" in tex
+    for text in (tex, paths["result_md"].read_text(), str(Image.open(paths["effects"]).info["Description"])):
+        assert "mine-laptop, commit abc: python -m search.run --study mine" in text
+    final = write_report(frame, tmp_path / "out", command="")["report"].read_text()
+    assert 'http-equiv="refresh"' not in final
+
+
+def test_predictions_kept_widen_the_interval_to_other_test_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    for arm, share in (("base", 0.9), ("small", 0.8)):
+        for seed in range(3):
+            right = rng.random(100) < share
+            one = record(arm, seed, 100 * float(right.mean()), SPEED[arm], test_correct=pack(right))
+            rows.append((one, TrialState.COMPLETE))
+    name, storage = make(tmp_path, "ablation", rows)
+    frame = load(name, storage=storage)
+    found = compared(frame, "small")
+    assert found.images == 100
+    assert found.image_variance >= 0
+    bare = frame.assign(test_correct=[{}] * len(frame))
+    bare.attrs = frame.attrs
+    assert compared(bare, "small").images == 0
+    assert compared(bare, "small").effect == pytest.approx(found.effect)
+
+
+@given(st.lists(st.booleans(), max_size=70))
+def test_predictions_survive_being_packed(right: list[bool]) -> None:
+    packed = json.loads(json.dumps(pack(np.array(right, dtype=bool))))
+    assert unpack(packed).tolist() == right
+
+
+@pytest.mark.parametrize(
+    ("effect", "paper", "expected"),
+    [
+        (-10.0, -0.5, "cannot tell: one seed"),
+        (-10.0, -9.0, "agrees"),
+        (-10.0, 9.0, "contradicts"),
+    ],
+)
+def test_a_published_difference_is_judged_by_this_studys_noise(effect: float, paper: float, expected: str) -> None:
+    ours = Difference(effect, 4, 1.0)
+    assert agreement(ours, "hurts", paper) == expected
+    assert agreement(ours, "undecided", paper) == "cannot tell"
+    assert agreement(Difference(0.0, 4, 0.01), "equivalent", 0.3, margin=1.0) == "agrees"
 
 
 points = arrays(np.float64, st.tuples(st.integers(1, 12), st.just(2)), elements=st.integers(0, 6).map(float))

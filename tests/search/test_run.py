@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from search.analysis import load
+from search.analysis import effects, load
 from search.run import main
 from search.study import list_scales, list_studies
 from space.errors import InputError
@@ -161,6 +161,36 @@ def test_a_search_finds_a_front(
         frame = load(f"{sampler}-laptop", storage=storage(tmp_path))
         assert frame["baseline"].tolist()[0]  # a search starts from its base
         assert frame["param.band kernel"].isin([3, 5, 7, 9, 11, 13]).all()
+
+
+def test_an_adaptive_study_adds_seeds_where_verdicts_are_open(
+    command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule = "seeds={min: 2, max: 4, until: decided, budget: 10m}"
+    args = command("--study", "branch_ablation", "--set", rule, "--set", "margin=30", "--json")
+    assert call(args, tmp_path, capsys).returncode == 0
+    frame = load("branch_ablation", storage=storage(tmp_path))
+    table = effects(frame).set_index("arm")
+    assert table["seeds"].between(2, 4).all()
+    # Whoever is open has had all it can get, the baseline as many as any; a second call finds nothing to do.
+    assert (table["seeds"][table["verdict"] == "undecided"] == 4).all()
+    assert table["seeds"]["baseline"] == table["seeds"].max()
+    again = call(args, tmp_path, capsys)
+    assert again.returncode == 0
+    assert len(load("branch_ablation", storage=storage(tmp_path))) == len(frame)
+    other = call([*args, "--set", "seeds.max=9"], tmp_path, capsys)
+    assert other.returncode == 2
+    assert "seeds.max was 4, is 9" in other.stderr
+
+
+def test_the_time_for_further_seeds_is_kept(
+    command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule = "seeds={min: 2, max: 4, budget: 0.000001}"
+    call(command("--study", "norm_ablation", "--scale", "laptop", "--set", rule), tmp_path, capsys)
+    frame = load("norm_ablation", storage=storage(tmp_path))
+    # Before anything is spent one step is taken, none after it.
+    assert frame.groupby("arm")["seed"].nunique().max() <= 3
 
 
 def test_networks_that_cannot_be_trained_fail_alone(

@@ -112,6 +112,10 @@ def test_the_report_hangs_on_the_parent(study: optuna.Study, tmp_path: Path) -> 
     assert parent.data.tags["trials waiting"] == "1"
     assert parent.data.params["recipe.epochs"] == "2"
     assert parent.data.tags["mlflow.note.content"].startswith("Why?")
+    copy.log_answer("Nothing is known yet.")
+    note = copy.client.get_run(copy.parent_run_id).data.tags["mlflow.note.content"]
+    assert note.startswith("Why?")
+    assert note.endswith("Nothing is known yet.")
 
 
 def test_a_deleted_experiment_comes_back(study: optuna.Study, tmp_path: Path) -> None:

@@ -1,0 +1,188 @@
+"""Can this machine and installation be trusted? python -m search.controls."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search import cli
+from search.defaults import DEFAULT_OUT
+
+EPILOG = f"""Two studies whose answer is known, and a measurement of one network under two names. It takes about
+twenty minutes on two CPU cores; the same command again goes on where it stopped.
+{cli.EXIT_CODES}
+"""
+SEEDS, ARMS, REGROUPED, MEASURED = 3, 3, 2000, 12
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that must be so."""
+
+    name: str
+    passed: bool
+    found: str
+    expected: str
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the controls; return the exit code."""
+    args = _parser().parse_args(argv)
+    return cli.answer(
+        lambda: _controls(args, cli.command("search.controls", argv)),
+        f"interrupted; nothing finished is lost. To go on: {cli.command('search.controls', argv)}",
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m search.controls",
+        description="Run a positive and a null control, and say whether results of this installation can be trusted.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--out", metavar="DIR", default=DEFAULT_OUT, help="where reports and databases go (default: %(default)s)")
+    add("--set", metavar="PATH=VALUE", action="append", default=[], help="change a field of both studies")
+    return parser
+
+
+def _controls(args: argparse.Namespace, command: str) -> int:
+    from rich.table import Table
+
+    from search.analysis import load
+    from search.run import main as run
+
+    changes = [part for change in args.set for part in ("--set", change)]
+    frames = {}
+    for name in ("positive_control", "null_control"):
+        code = run(["--study", name, "--out", args.out, "--quiet", *changes])
+        if code:
+            return code
+        frames[name] = load(name, storage=f"sqlite:///{Path(args.out) / 'studies.db'}")
+    checks = [*positive(frames["positive_control"]), *null(frames["null_control"]), *throughput()]
+    page = write_page(checks, Path(args.out) / "controls", command, frames)
+    table = Table("", "control", "found", "expected", title="controls", title_justify="left")
+    for check in checks:
+        table.add_row("passed" if check.passed else "FAILED", check.name, check.found, check.expected)
+    cli.stdout().print(table)
+    print(f"page     {page}", file=sys.stderr)
+    return 0 if all(check.passed for check in checks) else 1
+
+
+def positive(frame: Any) -> list[Check]:
+    """Check that what is known to hurt is found to hurt, the more the less it reaches."""
+    from search.analysis import effects
+
+    found = {row["arm"]: row for row in effects(frame).to_dict("records")}
+    none, three = found["no bands"], found["band kernel 3"]
+
+    def shown(row: dict[Any, Any]) -> str:
+        return f"{row['verdict']}: {row['effect']:+.1f} points [{row['effect_low']:+.1f} … {row['effect_high']:+.1f}]"
+
+    means = {str(arm): float(row["accuracy"]) for arm, row in found.items()}
+    learnt = means["baseline"]
+    order = ", ".join(f"{arm} {means[arm]:.1f} %" for arm in sorted(means, key=means.__getitem__, reverse=True))
+    return [
+        Check("alignment is learnt", learnt > 90, f"{learnt:.1f} %", "above 90 %"),
+        Check("positive: no bands", none["verdict"] == "hurts", shown(none), "hurts"),
+        Check(
+            "positive: band kernels are ranked by their reach",
+            learnt > means["band kernel 3"] > means["no bands"],
+            order,
+            "11, then 3, then none",
+        ),
+        Check("positive: band kernel 3", float(three["effect"]) < 0, shown(three), "below the baseline"),
+    ]
+
+
+def null(frame: Any) -> list[Check]:
+    """Check that groups of seeds of one network are not told apart more often than the stated rate."""
+    import numpy as np
+    from scipy.stats import binomtest
+
+    from search.analysis.inference import decide, difference
+    from search.predictions import unpack
+
+    done = frame[frame["state"] == "COMPLETE"]
+    accuracy = done["test_accuracy"].to_numpy(dtype=float)
+    correct = np.array([unpack(packed) for packed in done["test_correct"]])
+    rng, false = np.random.default_rng(0), 0
+    for _ in range(REGROUPED):
+        chosen = rng.permutation(len(done))[: SEEDS * (ARMS + 1)].reshape(ARMS + 1, SEEDS)
+        base, arms = chosen[0], chosen[1:]
+        found = {
+            str(index): [difference(accuracy[arm].tolist(), accuracy[base].tolist(), (correct[arm], correct[base]))]
+            for index, arm in enumerate(arms)
+        }
+        false += any(one.verdict in ("hurts", "helps") for one in decide(found).values())
+    # The groups share seeds, so they tell no more than as many studies as the seeds make without sharing any.
+    studies = len(done) // (SEEDS * (ARMS + 1))
+    share = false / REGROUPED
+    surprise = binomtest(round(share * studies), studies, 0.05, alternative="greater").pvalue if studies else 1.0
+    return [
+        Check(
+            "null: studies with any false verdict",
+            bool(surprise > 0.01),
+            f"{share:.1%} of {REGROUPED} regroupings of {len(done)} seeds",
+            "5 % or fewer, as far as so many seeds can tell",
+        )
+    ]
+
+
+def throughput() -> list[Check]:
+    """Check that one network under two names is as fast as itself, and that the machine was quiet."""
+    from scipy.stats import binomtest
+
+    from search.throughput import Candidate, Protocol, measure
+    from space import preset
+
+    small = Candidate(preset("inceptionnext_laptop"), 24)
+    protocol = Protocol(batch_size=16, modes=("infer",), target=0.02, budget=4, block_seconds=0.02, warmup_seconds=1)
+    records = [measure({"a": small, "b": small}, reference="a", protocol=protocol)["b"] for _ in range(MEASURED)]
+    parts = [record["infer"] for record in records]
+    outside = sum(not part["ratio_low"] <= 1 <= part["ratio_high"] for part in parts)
+    quiet = sum(not record["flags"] for record in records)
+    reasons = sorted({flag.split(": ")[1] for record in records for flag in record["flags"]})
+    return [
+        Check(
+            "null: one network as fast as itself",
+            binomtest(outside, MEASURED, 0.05, alternative="greater").pvalue > 0.01,
+            f"{MEASURED - outside} of {MEASURED} intervals hold 1",
+            "19 of 20",
+        ),
+        Check(
+            "the machine is quiet enough to be measured",
+            quiet >= MEASURED / 2,
+            f"{quiet} of {MEASURED} measurements undisturbed" + (f" ({', '.join(reasons)})" if reasons else ""),
+            "more than half",
+        ),
+    ]
+
+
+def write_page(checks: Sequence[Check], out: Path, command: str, frames: dict[str, Any]) -> Path:
+    """Write controls.html into `out`; return its path."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from search.environment import environment
+
+    out.mkdir(parents=True, exist_ok=True)
+    trusted = all(check.passed for check in checks)
+    template = Environment(loader=PackageLoader("search.analysis", "."), autoescape=True, undefined=StrictUndefined)
+    device = next(iter(frames["positive_control"]["device"].dropna()), "cpu")
+    page = template.get_template("controls.html").render(
+        trusted=trusted,
+        checks=checks,
+        facts={**environment("cpu"), "device": device},
+        command=command,
+        studies=[frame.attrs["study"] for frame in frames.values()],
+    )
+    path = out / "controls.html"
+    path.write_text(page)
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())
