@@ -28,7 +28,7 @@ types: $(VENV)/.installed-dev ## mypy, strict
 
 check: lint types test ## all of it
 
-controls: $(VENV)/.installed ## can this machine and installation be trusted? (about twenty minutes)
+controls: $(VENV)/.installed ## can this machine and installation be trusted?
 	$(BIN)/python -m search.controls
 
 ui: $(VENV)/.installed ## browse the studies in MLflow, on loopback: make ui [PORT=5000]

@@ -10,8 +10,8 @@ from typing import Any
 from search import cli
 from search.defaults import DEFAULT_OUT
 
-EPILOG = f"""Two studies whose answer is known, and a measurement of one network under two names. It takes about
-twenty minutes on two CPU cores; the same command again goes on where it stopped.
+EPILOG = f"""Two studies whose answer is known, and a measurement of one network under two names. The same command again
+goes on where it stopped.
 {cli.EXIT_CODES}
 """
 SEEDS, ARMS, REGROUPED, MEASURED = 3, 3, 2000, 12

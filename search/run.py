@@ -122,6 +122,8 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # Ctrl-C in the middle of a query leaves a cursor that cannot be closed, and is told there with a traceback.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     out = Path(args.out)

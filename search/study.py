@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 import studies
 from lightning_modules.data import DataConfig
@@ -62,8 +62,20 @@ class AdaptiveSeeds(BaseModel):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.min > self.max:
-            raise ValueError(f"seeds: min {self.min} is more than max {self.max}")
+            raise ValueError(f"min {self.min} is more than max {self.max}")
         return self
+
+
+def _seeds(value: Any) -> int | AdaptiveSeeds:
+    """Read a number or a rule; a union of the two would tell two mistakes where one was made."""
+    if isinstance(value, AdaptiveSeeds) or (type(value) is int and 1 <= value <= 10_000):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError("a whole number from 1 to 10,000, or a rule such as {min: 3, max: 20, budget: 30m}")
+    try:
+        return AdaptiveSeeds.model_validate(value)
+    except ValidationError as error:
+        raise ValueError(str(explain(error, "rule"))) from error
 
 
 class Study(BaseModel):
@@ -88,7 +100,7 @@ class Study(BaseModel):
     base: Architecture
     arms: dict[str, Arm] = {}
     baseline: str = "baseline"
-    seeds: Annotated[int, Field(ge=1, le=10_000)] | AdaptiveSeeds = 3
+    seeds: Annotated[int | AdaptiveSeeds, BeforeValidator(_seeds)] = 3
     margin: float | None = Field(1.0, gt=0, lt=100)
     dimensions: dict[str, Dimension] = {}
     max_params: int | None = Field(None, ge=1)

@@ -64,7 +64,7 @@ def test_overrides_reach_every_section() -> None:
         (["recipe.epochs=0"], "recipe.epochs: input should be greater than or equal to 1 (got 0)"),
         (["recipe.epochs=many"], "recipe.epochs: input should be a valid integer"),
         (["recipe.optimizer=adamv"], "unknown optimizer, did you mean"),
-        (["seeds=-1"], "seeds: input should be greater than or equal to 1"),
+        (["seeds=-1"], "seeds: a whole number from 1 to 10,000, or a rule such as"),
         (["base.mixers.*.band_kernel_size=4"], "must be odd and positive"),
         (["base.mixers.*.band_kernel_size=-3"], "must be odd and positive"),
         (["base.mixers.*.branch_ratio=0.5"], "3 branches of 16 channels exceed 32 channels; allowed: at most 1/3"),
@@ -78,6 +78,9 @@ def test_overrides_reach_every_section() -> None:
         (["throughput.modes=[sprint]"], "throughput.modes"),
         (["arms.no bands.preset=inceptionnext_tinny"], "did you mean 'inceptionnext_tiny'?"),
         (["arms.no band.factor=x"], "no field 'no band', did you mean 'no bands'?"),
+        (["seeds={min: 5, max: 3}"], "seeds: rule: min 5 is more than max 3"),
+        (["seeds={min: 1}"], "seeds: rule: min: input should be greater than or equal to 2"),
+        (["margin=-1"], "margin: input should be greater than 0"),
         (["seeds=[1"], "--set seeds: '[1' is not a YAML value"),
     ],
 )
