@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from search.analysis.inference import Difference, decide, difference, looks
+from search.analysis.inference import Difference, decide, estimate, looks
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
 NOISES: dict[str, Draw] = {
@@ -80,7 +80,7 @@ def simulate(
         for count in schedule:
             for arm in range(arms):
                 if verdicts[arm] == "undecided":
-                    looked[arm].append(difference(own[:count, arm].tolist(), base[:count].tolist()))
+                    looked[arm].append(estimate(own[:count, arm], base[:count]))
             by_name = {str(arm): one for arm, one in enumerate(looked)}
             decided = decide(by_name, planned=len(schedule), margin=MARGIN)
             verdicts = [decided[str(arm)].verdict for arm in range(arms)]
@@ -107,9 +107,10 @@ def with_images(rng: np.random.Generator, *, seeds: int, images: int, studies: i
             hard + taste + rng.normal(0, 0.15, (seeds, 1)) + rng.logistic(0, 0.5, (seeds, images)) > 0
             for taste in tastes
         ]
-        own, base = ((100 * one.mean(1)).tolist() for one in right)
-        for name, correct in (("seeds and images", (right[0], right[1])), ("seeds alone", None)):
-            low, high = difference(own, base, correct).interval()
+        own, base = (100 * one.mean(1) for one in right)
+        by_image = 100.0 * (right[0].astype(float) - right[1])
+        for name, images_too in (("seeds and images", by_image), ("seeds alone", None)):
+            low, high = estimate(own, base, images_too).interval()
             found[name].add(bool(low <= 0 <= high))
     return found
 

@@ -40,6 +40,7 @@ def evaluate(
         result = fit(network, data, recipe, seed=job.seed, workdir=workdir, device=device, on_epoch=on_epoch)
         record |= {
             "val_accuracy": result.val_accuracy,
+            "val_images": len(data.val),  # type: ignore[arg-type]
             "val_top5": result.val_top5,
             "test_accuracy": result.test_accuracy,
             "test_top5": result.test_top5,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 import studies
 from lightning_modules.data import DataConfig
 from lightning_modules.recipe import Recipe, recipe
+from search.factorial import Factor, Reduction, crossed
 from search.throughput import Protocol
 from space import Architecture, SearchSpace, paths, preset
 from space.dimensions import Dimension
@@ -30,6 +31,7 @@ class Arm(BaseModel):
     change: dict[str, Any] = {}
     preset: str | None = None
     paper: str | None = None
+    levels: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:
@@ -82,8 +84,9 @@ class Study(BaseModel):
     """A question at a scale: all that decides what is run. Frozen; prints as the YAML that makes it.
 
     kind ``ablation`` trains each of `arms` over `seeds` seeds, a number or a rule that adds them where they decide;
-    ``search`` lets `sampler` choose `trials` architectures from `dimensions` around `base`; ``table`` counts and
-    measures its arms and trains nothing.
+    ``factorial`` does so with arms that cross `factors`, all combinations or a `fraction` of them; ``search`` lets
+    `sampler` choose `trials` architectures from `dimensions` around `base`; ``table`` counts and measures its arms and
+    trains nothing.
     `margin`, in percentage points of accuracy, is the difference that does not matter: arms that differ by less are
     called equivalent. None: none are.
     `paper` names a table of studies/paper/ whose rows the arms' own `paper` fields refer to.
@@ -96,8 +99,10 @@ class Study(BaseModel):
     name: str = Field(pattern=r"^[\w.-]+$")
     scale: str
     question: str
-    kind: Literal["ablation", "search", "table"] = "ablation"
+    kind: Literal["ablation", "factorial", "search", "table"] = "ablation"
     base: Architecture
+    factors: dict[str, Factor] = {}
+    fraction: Reduction = 1
     arms: dict[str, Arm] = {}
     baseline: str = "baseline"
     seeds: Annotated[int | AdaptiveSeeds, BeforeValidator(_seeds)] = 3
@@ -115,6 +120,10 @@ class Study(BaseModel):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
+        if (self.kind == "factorial") != bool(self.factors):
+            raise ValueError(f"factors: {'two or more' if self.kind == 'factorial' else 'for kind factorial only'}")
+        if self.kind == "factorial" and isinstance(self.seeds, AdaptiveSeeds):
+            raise ValueError("seeds: a rule that adds them is for kind ablation; here, a number")
         if self.kind == "search":
             if not self.dimensions or self.arms:
                 raise ValueError("kind search needs dimensions and takes no arms")
@@ -230,7 +239,27 @@ def load_study(
     changes = dict(special.get(scale_path.stem, {}))
     merged = _replaced(merged, changes, f"{where}: scales.{scale_path.stem}")
     merged = _replaced(merged, dict(map(_override, overrides)), "--set")
-    return Study.parse(merged, where)
+    return Study.parse(_crossed(merged, where) if merged["kind"] == "factorial" else merged, where)
+
+
+def _crossed(merged: dict[str, Any], where: str) -> dict[str, Any]:
+    """Add the arms that the factors make, and the baseline among them."""
+
+    class Grid(BaseModel):
+        base: Architecture
+        factors: dict[str, Factor] = Field(min_length=2)
+        fraction: Reduction
+
+    if merged["arms"]:
+        raise InputError(f"{where}: arms: kind factorial makes them from its factors; leave them out")
+    try:
+        grid = Grid.model_validate({name: merged[name] for name in Grid.model_fields})
+        arms = crossed(grid.base, grid.factors, grid.fraction)
+    except ValidationError as error:
+        raise explain(error, where) from error
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    return merged | {"arms": arms, "baseline": next(iter(arms))}
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -1,9 +1,10 @@
 """Records -> tables, effects, fronts, figures and the report."""
 
+from search.analysis.answer import answer
 from search.analysis.effects import effects
 from search.analysis.fronts import front, hypervolume, importances
 from search.analysis.records import load
-from search.analysis.report import answer, write_report
+from search.analysis.report import write_report
 from search.analysis.tables import main_table, paper_table, summary, terminal_table
 
 __all__ = [

@@ -1,5 +1,6 @@
 """Figures of a study. Each function returns a matplotlib Figure, or None where there is nothing to show."""
 
+from itertools import combinations
 from typing import Any
 
 import matplotlib as mpl
@@ -10,8 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from search.analysis.effects import accuracy_column, differences, effects
+from search.analysis.dominance import noisy_front
+from search.analysis.effects import effects
+from search.analysis.factorial import is_factorial, levels, steps
 from search.analysis.fronts import front, hypervolume_over_trials, importances, non_dominated, scored
+from search.analysis.scores import accuracy_column
 
 INK, GREY = "#222222", "#888888"
 STYLE: dict[Any, Any] = {
@@ -32,6 +36,7 @@ def all_figures(frame: pd.DataFrame) -> dict[str, Figure]:
     makers = {
         "accuracy_throughput": search_front if search else accuracy_throughput,
         "effects": None if search else forest,
+        "interactions": interactions,
         "throughput": None if search else throughput,
         "learning_curves": learning_curves,
         "hypervolume": hypervolume_figure if search else None,
@@ -43,20 +48,26 @@ def all_figures(frame: pd.DataFrame) -> dict[str, Figure]:
 
 
 def forest(frame: pd.DataFrame) -> Figure | None:
-    """Effects on accuracy, a row an arm, each with its interval and the seeds behind it."""
+    """Effects on accuracy, a row an arm or a step of a factor, each with its interval and the seeds behind it."""
     if accuracy_column(frame) is None:
         return None
-    table = effects(frame)
-    table = table[~table["baseline"] & table["effect"].notna()].reset_index(drop=True)
+    if is_factorial(frame):
+        table = steps(frame).rename(columns={"term": "name", "kind": "colour"})
+        of = "change of accuracy, percentage points"
+    else:
+        table = effects(frame).rename(columns={"arm": "name", "factor": "colour"})
+        table = table[~table["baseline"]]
+        baseline = next(iter(frame.loc[frame["baseline"], "arm"]), "the baseline")
+        of = f"accuracy minus that of “{baseline}”, percentage points"
+    table = table[table["effect"].notna()].reset_index(drop=True)
     if table.empty:
         return None
-    colours = _colours(table["factor"])
+    colours = _colours(table["colour"])
     figure, axes = new_axes(6.6, 0.9 + 0.36 * len(table))
     for y, (_, row) in enumerate(table.iterrows()):
-        colour = colours[row["factor"]]
+        colour, seeds = colours[row["colour"]], row["by_seed"]
         if np.isfinite(row["effect_low"]):
             axes.plot([row["effect_low"], row["effect_high"]], [y, y], color=colour, lw=2.4, solid_capstyle="butt")
-        seeds = differences(frame, row["arm"])
         axes.scatter(seeds, np.full(len(seeds), y + 0.24), s=11, color=colour, alpha=0.8, lw=0, zorder=3)
         axes.scatter([row["effect"]], [y], s=42, color=colour, edgecolor="white", lw=0.8, zorder=4)
     axes.axvline(0, color=INK, lw=0.9, ls=(0, (4, 3)))
@@ -64,13 +75,59 @@ def forest(frame: pd.DataFrame) -> Figure | None:
         axes.axvspan(-margin, margin, color=GREY, alpha=0.18, lw=0, zorder=0)
     for y, verdict in enumerate(table["verdict"]):
         axes.text(1.01, y, verdict, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=INK)
-    axes.set_yticks(range(len(table)), table["arm"])
+    axes.set_yticks(range(len(table)), table["name"])
     axes.set_ylim(len(table) - 0.4, -0.6)
-    baseline = next(iter(frame.loc[frame["baseline"], "arm"]), "the baseline")
-    axes.set_xlabel(f"accuracy minus that of “{baseline}”, percentage points\nbar: 95 % interval, small dots: seeds")
+    axes.set_xlabel(f"{of}\nbar: 95 % interval, small dots: seeds")
     axes.grid(axis="x", color=GREY, alpha=0.25, lw=0.6)
     axes.tick_params(axis="y", length=0)
     return figure
+
+
+def interactions(frame: pd.DataFrame) -> Figure | None:
+    """Mean accuracy over the levels of one factor, a line for each level of another; a panel a pair of factors."""
+    if not is_factorial(frame) or accuracy_column(frame) is None:
+        return None
+    cells = levels(frame)
+    table = effects(frame).set_index("arm").join(cells.add_prefix("level "))
+    table = table[table["accuracy"].notna()]
+    pairs = list(combinations(cells.columns, 2))
+    if table.empty:
+        return None
+    figure = Figure(figsize=(6.6, 3.4 * len(pairs)), layout="constrained")
+    for (one, other), axes in zip(pairs, figure.subplots(len(pairs), squeeze=False)[:, 0], strict=True):
+        x, lines = ([str(level) for level in _listed(frame, name)] for name in (one, other))
+        palette = sns.color_palette("colorblind", len(lines))
+        for index, (line, colour) in enumerate(zip(lines, palette, strict=True)):
+            rows = table[table[f"level {other}"] == line]
+            # Over the levels of further factors the mean stands, and no interval: these differ beyond their noise.
+            grouped = rows.groupby(f"level {one}").mean(numeric_only=True)
+            at = [x.index(level) + 0.06 * (index - (len(lines) - 1) / 2) for level in grouped.index]
+            order = np.argsort(at)
+            ends = [grouped["accuracy"] - grouped["accuracy_low"], grouped["accuracy_high"] - grouped["accuracy"]]
+            own = len(cells.columns) == 2
+            axes.errorbar(
+                np.array(at)[order],
+                grouped["accuracy"].iloc[order],
+                yerr=np.nan_to_num(np.array(ends)[:, order]) if own else None,
+                marker="os^Dv"[index % 5],
+                ls=("-", "--", "-.", ":")[index % 4],
+                color=colour,
+                label=f"{other} {line}",
+                lw=1.5,
+                ms=5,
+                elinewidth=1,
+            )
+        axes.set_xticks(range(len(x)), x)
+        axes.set_xlabel(one)
+        axes.set_ylabel("accuracy, %")
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        axes.grid(axis="y", color=GREY, alpha=0.25, lw=0.6)
+    return figure
+
+
+def _listed(frame: pd.DataFrame, factor: str) -> list[str]:
+    """Return a factor's levels in the order in which the study lists them."""
+    return [str(level) for level in frame.attrs["definition"]["factors"][factor]["levels"]]
 
 
 def accuracy_throughput(frame: pd.DataFrame) -> Figure | None:
@@ -99,11 +156,13 @@ def accuracy_throughput(frame: pd.DataFrame) -> Figure | None:
     means = table[["accuracy", "train_ratio"]].to_numpy(dtype=float)
     best = table[non_dominated(means)].sort_values("train_ratio")
     axes.step(best["train_ratio"], best["accuracy"], where="pre", color=GREY, lw=1, ls=":", zorder=0)
+    _front_band(axes, frame)
     _label_points(figure, axes, table["train_ratio"], table["accuracy"], table["arm"])
     axes.set_xlabel(
-        "training throughput over the baseline's\nbar: 95 % interval, hollow: disturbed, dotted: front of the means"
+        "training throughput over the baseline's\nbars: 95 % intervals; hollow: disturbed; "
+        "dotted: front of the means; shaded: its 95 % band"
     )
-    axes.set_ylabel("accuracy, % (bar: 95 % interval over seeds)")
+    axes.set_ylabel("accuracy, %")
     axes.grid(color=GREY, alpha=0.2, lw=0.6)
     axes.margins(x=0.18, y=0.1)
     return figure
@@ -184,6 +243,7 @@ def search_front(frame: pd.DataFrame) -> Figure | None:
     best = front(frame)
     colour = sns.color_palette("colorblind")[3]
     figure, axes = new_axes(6.6, 4.4)
+    _front_band(axes, frame)
     axes.scatter(done["train_ratio"], done["accuracy"], s=26, color=GREY, alpha=0.6, lw=0, label="trials")
     axes.step(best["train_ratio"], best["accuracy"], where="pre", color=colour, lw=1.4)
     axes.scatter(best["train_ratio"], best["accuracy"], s=44, color=colour, ec="white", label="front", zorder=3)
@@ -199,7 +259,7 @@ def search_front(frame: pd.DataFrame) -> Figure | None:
         zorder=4,
     )
     _label_points(figure, axes, best["train_ratio"], best["accuracy"], best["arm"])
-    axes.set_xlabel("training throughput over the base's")
+    axes.set_xlabel("training throughput over the base's; shaded: 95 % band of the front")
     axes.set_ylabel("validation accuracy, %")
     axes.legend(frameon=False, loc="lower left")
     axes.grid(color=GREY, alpha=0.2, lw=0.6)
@@ -241,6 +301,16 @@ def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
     # A Figure of its own: pyplot would keep every figure alive and wants a display on some machines.
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
+
+
+def _front_band(axes: Axes, frame: pd.DataFrame) -> None:
+    """Shade where the front lies, as far as the data tell: the best accuracy at each speed or more."""
+    noisy = noisy_front(frame)
+    if noisy is None:
+        return
+    speeds = np.linspace(noisy.speed.min(), noisy.speed.max(), 400)
+    low, high = noisy.band(speeds)
+    axes.fill_between(speeds, low, np.fmin(high, 100), color=sns.color_palette("colorblind")[0], alpha=0.16, lw=0)
 
 
 def _colours(factors: pd.Series) -> dict[str, tuple[float, float, float]]:

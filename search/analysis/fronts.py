@@ -12,10 +12,15 @@ Points = NDArray[np.float64]  # (n, 2), both maximised
 
 def non_dominated(points: Points) -> NDArray[np.bool_]:
     """Return which points no other point equals or exceeds in both coordinates and exceeds in one."""
-    at_least = (points[None] >= points[:, None]).all(-1)
-    above = (points[None] > points[:, None]).any(-1)
-    dominated: NDArray[np.bool_] = np.any(at_least & above, axis=1)
-    return ~dominated
+    order = np.lexsort((-points[:, 1], -points[:, 0]))
+    x, y = points[order].T
+    # Within one x the highest y comes first; a point must exceed all y of greater x, and equal its own x's highest.
+    group = np.cumsum(np.r_[True, x[1:] != x[:-1]][: len(x)]) - 1
+    heads = np.flatnonzero(np.r_[True, x[1:] != x[:-1]][: len(x)])
+    before = np.r_[-np.inf, np.maximum.accumulate(y[heads])][group]
+    found = np.empty(len(points), dtype=bool)
+    found[order] = (y > before) & (y == y[heads][group])
+    return found
 
 
 def hypervolume(points: Points, reference: tuple[float, float] = (0.0, 0.0)) -> float:
@@ -49,7 +54,7 @@ def scored(frame: pd.DataFrame) -> pd.DataFrame:
 def front(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the architectures that no other beats in both accuracy and training throughput, fastest first.
 
-    One reading each: neither noise is taken into account.
+    One reading each; search.analysis.dominance.noisy_front takes the noise into account.
     """
     done = scored(frame)
     return done[done["on_front"]].sort_values("train_ratio", ascending=False)

@@ -15,11 +15,11 @@ LEAST = -60.0  # logarithm of the smallest p-value told
 
 @dataclass(frozen=True)
 class Difference:
-    """An arm's mean accuracy minus the baseline's, in percentage points, with what its noise is made of.
+    """A difference of mean accuracies, an arm's minus the baseline's, in percentage points, and what its noise is.
 
     `seed_variance` is that of the difference from seed to seed, `image_variance` that of its mean over seeds from one
-    test set of this size to another, 0 where predictions were not kept. `correlation` is that of the two arms'
-    accuracies over seeds: above zero, pairing by seed has narrowed the interval.
+    test set of this size to another, 0 where predictions were not kept. `correlation` is that of the two sides'
+    accuracies over seeds: above zero, pairing by seed has narrowed the interval. `by_seed` has the differences.
     """
 
     effect: float
@@ -28,11 +28,12 @@ class Difference:
     image_variance: float = 0.0
     images: int = 0
     correlation: float = float("nan")
+    by_seed: tuple[float, ...] = ()
 
     @property
     def error(self) -> float:
         """The standard error."""
-        return float(self._errors(np.array([self.seeds]))[0]) if self.seeds > 1 else float("nan")
+        return float(np.sqrt(self._variances(np.array([self.seeds])))[0]) if self.seeds > 1 else float("nan")
 
     @property
     def df(self) -> float:
@@ -66,7 +67,7 @@ class Difference:
         a thousand would be needed: the test set, not the number of seeds, is then what is too small.
         """
         counts = np.arange(self.seeds + 1, MOST_SEEDS + 1)
-        errors, dfs = self._errors(counts), self._dfs(counts)
+        errors, dfs = np.sqrt(self._variances(counts)), self._dfs(counts)
         if margin is not None and abs(self.effect) < margin:
             power = stats.nct.sf(self._criticals(counts, alpha), dfs, (margin - abs(self.effect)) / errors)
         else:
@@ -80,12 +81,12 @@ class Difference:
         After Cochran and Cox (1950): each part's own quantile, weighed by its variance. Satterthwaite's degrees of
         freedom, which serve for planning, claim too much for three seeds (benchmarks/statistics_calibration.py).
         """
-        own, images = self.seed_variance / seeds, self.image_variance
+        own = self.seed_variance / seeds
         with np.errstate(invalid="ignore", divide="ignore"):
             found: NDArray[np.float64] = own * stats.t.isf(tail, np.maximum(seeds - 1, 0))
-            if images > 0:
-                found = found + images * stats.t.isf(tail, self.images - 1)
-            return found / (own + images)
+            if self.image_variance > 0:
+                found = found + self.image_variance * stats.t.isf(tail, self.images - 1)
+            return found / self._variances(seeds)
 
     def _tail(self, distance: float) -> float:
         """Return in what share of studies a difference that is nought exceeds `distance` to one side."""
@@ -103,52 +104,46 @@ class Difference:
         tail = float(np.exp(found))
         return tail if far >= 0 else 1 - tail
 
-    def _errors(self, seeds: NDArray[np.int_]) -> NDArray[np.float64]:
-        return np.sqrt(self.seed_variance / seeds + self.image_variance)
+    def _variances(self, seeds: NDArray[np.int_]) -> NDArray[np.float64]:
+        return self.seed_variance / seeds + self.image_variance
 
     def _dfs(self, seeds: NDArray[np.int_]) -> NDArray[np.float64]:
-        own, images = self.seed_variance / seeds, self.image_variance
         with np.errstate(invalid="ignore", divide="ignore"):
-            found: NDArray[np.float64] = (own + images) ** 2 / (
-                own**2 / (seeds - 1) + images**2 / max(1, self.images - 1)
-            )
+            parts = (self.seed_variance / seeds) ** 2 / (seeds - 1) + self.image_variance**2 / max(1, self.images - 1)
+            found: NDArray[np.float64] = self._variances(seeds) ** 2 / parts
         return found
 
 
-def difference(
-    own: Sequence[float],
-    base: Sequence[float],
-    correct: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None,
+def estimate(
+    own: NDArray[np.float64], base: NDArray[np.float64], by_image: NDArray[np.float64] | None = None
 ) -> Difference:
-    """Estimate an arm's difference from the baseline from accuracies at the same seeds, in percent.
+    """Estimate the mean of ``own - base``, accuracies in percent at the same seeds, each an arm's or a mean of arms'.
 
-    `correct` says, for the arm and for the baseline, seed by seed and image by image (seeds, images), whether the
-    prediction was right. Seeds and images are then both a sample: the variance of the mean is that of two random
-    factors crossed, as in reader studies, where readers and cases are (Obuchowski and Rockette 1995), so the interval
-    holds for other seeds *and* other test images. A permutation of three seeds' signs cannot fall below p = 0.25 and a
-    bootstrap of three seeds does not cover; Student's t on the differences holds for any variance of either arm.
+    `by_image` has the same difference seed by seed and test image by test image, (seeds, images), in points. Seeds and
+    images are then both a sample: the variance of the mean is that of two random factors crossed, as in reader studies,
+    where readers and cases are (Obuchowski and Rockette 1995), so the interval holds for other seeds *and* other test
+    images. A permutation of three seeds' signs cannot fall below p = 0.25 and a bootstrap of three seeds does not
+    cover; Student's t on the differences holds for any variance of either side.
 
     The variance is unknown, and with it everything but the effect, for fewer than two seeds, and where all
     differences are equal: a few readings that happen to agree do not show that there is no noise.
     """
-    a, b = np.asarray(own, dtype=float), np.asarray(base, dtype=float)
-    d = a - b
+    d = own - base
     seeds = len(d)
-    effect = float(d.mean()) if seeds else float("nan")
+    effect, by_seed = float(d.mean()) if seeds else float("nan"), tuple(d.tolist())
     if seeds < 2 or np.ptp(d) == 0:
-        return Difference(effect, seeds, float("nan"))
-    spread = np.ptp(a) > 0 and np.ptp(b) > 0
-    correlation = float(np.corrcoef(a, b)[0, 1]) if spread and seeds > 2 else float("nan")
+        return Difference(effect, seeds, float("nan"), by_seed=by_seed)
+    spread = np.ptp(own) > 0 and np.ptp(base) > 0
+    correlation = float(np.corrcoef(own, base)[0, 1]) if spread and seeds > 2 else float("nan")
     seed_variance = float(d.var(ddof=1))
-    if correct is None:
-        return Difference(effect, seeds, seed_variance, correlation=correlation)
-    each = 100.0 * (correct[0].astype(float) - correct[1].astype(float))
-    images = each.shape[1]
-    by_image = each.mean(0)
-    residual = each - each.mean(1, keepdims=True) - by_image + each.mean()
+    if by_image is None:
+        return Difference(effect, seeds, seed_variance, correlation=correlation, by_seed=by_seed)
+    images = by_image.shape[1]
+    means = by_image.mean(0)
+    residual = by_image - by_image.mean(1, keepdims=True) - means + by_image.mean()
     both = float((residual**2).sum() / ((seeds - 1) * (images - 1)))
-    image_variance = max(0.0, float(by_image.var(ddof=1)) / images - both / (seeds * images))
-    return Difference(effect, seeds, seed_variance, image_variance, images, correlation)
+    image_variance = max(0.0, float(means.var(ddof=1)) / images - both / (seeds * images))
+    return Difference(effect, seeds, seed_variance, image_variance, images, correlation, by_seed)
 
 
 def looks(first: int, last: int) -> list[int]:

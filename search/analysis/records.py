@@ -14,7 +14,7 @@ from search.storage import open_storage
 from space.errors import InputError, nearest
 
 PLAIN = (
-    *("arm", "factor", "baseline", "seed", "val_accuracy", "test_accuracy", "val_top5", "test_top5"),
+    *("arm", "factor", "baseline", "seed", "val_accuracy", "test_accuracy", "val_top5", "test_top5", "val_images"),
     *("params", "macs", "activations", "bytes", "resolution", "best_epoch", "fingerprint", "failure"),
 )
 NESTED = ("curves", "architecture", "operators", "test_correct")
@@ -27,9 +27,9 @@ def load(study: str, *, storage: str | BaseStorage = DEFAULT_STORAGE) -> pd.Data
     """Return one row a trial, in the order they were planned.
 
     Columns: number, state, arm, factor, baseline, seed; val_accuracy, test_accuracy, val_top5, test_top5
-    (percent); train_* and infer_* of throughput (images/s), throughput_low and _high, ratio (to the reference),
-    ratio_low and ratio_high (ends of 95 % intervals), flags (what disturbed the measurement, in words; empty for a
-    quiet one); params, macs, activations, bytes;
+    (percent), val_images (their number); train_* and infer_* of throughput (images/s), throughput_low and _high,
+    ratio (to the reference), ratio_low and ratio_high (ends of 95 % intervals), flags (what disturbed the measurement,
+    in words; empty for a quiet one), measurement (its key in the storage); params, macs, activations, bytes;
     best_epoch, seconds_train, seconds_total, resolution, fingerprint, failure, device, hostname, git_commit;
     curves (a list of dicts), architecture (a dict), operators (a dict: where the time of a step goes), and
     test_correct (a dict that ``search.predictions.unpack`` reads: which test images were right),
@@ -61,7 +61,7 @@ def _columns(opened: optuna.Study) -> list[str]:
     speeds = [f"{mode}_{name}" for mode in ("train", "infer") for name in SPEEDS.values()]
     sampled = [f"param.{name}" for name in opened.user_attrs.get("definition", {}).get("dimensions", {})]
     rest = ["seconds_train", "seconds_total", "device", "hostname", "git_commit", *NESTED]
-    return ["number", "state", *PLAIN, *speeds, "flags", *rest, *sampled]
+    return ["number", "state", *PLAIN, *speeds, "flags", "measurement", *rest, *sampled]
 
 
 def _row(trial: FrozenTrial, throughput: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _row(trial: FrozenTrial, throughput: dict[str, Any]) -> dict[str, Any]:
     for mode in ("train", "infer"):
         measured = throughput.get(mode) or {}
         row |= {f"{mode}_{name}": measured.get(key) for key, name in SPEEDS.items()}
-    row["flags"] = "; ".join(throughput.get("flags") or [])
+    row["flags"], row["measurement"] = "; ".join(throughput.get("flags") or []), throughput.get("key")
     seconds, where = attrs.get("seconds") or {}, attrs.get("environment") or {}
     row |= {f"seconds_{part}": seconds.get(part) for part in ("train", "total")}
     row |= {key: where.get(key) for key in ("device", "hostname", "git_commit")}

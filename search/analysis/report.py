@@ -11,11 +11,13 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from search.analysis import efficiency
-from search.analysis.effects import accuracy_column, effects
+from search.analysis.answer import answer
+from search.analysis.dominance import dominations, noisy_front
+from search.analysis.factorial import is_factorial
 from search.analysis.figures import all_figures
-from search.analysis.fronts import front, scored
 from search.analysis.records import flat
-from search.analysis.tables import DISTURBED, main_table, markdown, paper_table
+from search.analysis.scores import accuracy_column
+from search.analysis.tables import DISTURBED, main_table, markdown, paper_table, steps_table, variance_table
 
 TITLES = {
     "accuracy_throughput": ("Accuracy against training throughput", "Up and to the right is better."),
@@ -23,6 +25,11 @@ TITLES = {
         "Effects on accuracy",
         "Differences at the same seed, with 95 % intervals for each by itself; the verdicts are corrected for the "
         "number of arms. Shaded: differences that the study says do not matter.",
+    ),
+    "interactions": (
+        "Factors together",
+        "Mean accuracy and Student's 95 % interval over seeds, of two factors' levels; parallel lines: neither effect "
+        "depends on the other.",
     ),
     "throughput": (
         "Throughput",
@@ -47,9 +54,9 @@ def write_report(frame: pd.DataFrame, out: Path, *, command: str, live: bool = F
     """Write report.html, tables as CSV, Markdown and LaTeX (booktabs), trials as CSV and figures as PNG into `out`.
 
     Return their paths by name; ``report`` is the page. `command` is what repeats the study: tables and figures carry
-    it. A `live` page loads itself anew every few seconds.
+    it, and which records they were made from. A `live` page loads itself anew every few seconds.
     """
-    origin = f"{frame.attrs['study']}, commit {_one_or_several(frame['git_commit'])}: {command}"
+    origin = f"{_identity(frame)}: {command}"
     (out / "figures").mkdir(parents=True, exist_ok=True)
     figures = all_figures(frame)
     explained = efficiency.of_arms(frame)
@@ -58,74 +65,35 @@ def write_report(frame: pd.DataFrame, out: Path, *, command: str, live: bool = F
         roofline, found = explained
         operators = efficiency.kinds_table(found, roofline)
         figures |= {"operators": efficiency.kinds_figure(found), "efficiency": efficiency.gap_figure(found, roofline)}
-    main, paper = main_table(frame), paper_table(frame)
+    tables = {
+        "result": main_table(frame),
+        "steps": steps_table(frame),
+        "variance": variance_table(frame),
+        "paper": paper_table(frame),
+        "operators": operators,
+    }
     paths = {"report": out / "report.html", "trials": out / "trials.csv"}
-    for name, table in {"result": main, "paper": paper, "operators": operators}.items():
+    for name, table in tables.items():
         if table is not None:
-            paths |= {f"{name}_csv": out / f"{name}.csv", f"{name}_md": out / f"{name}.md"}
+            paths |= {f"{name}_{kind}": out / f"{name}.{kind}" for kind in ("csv", "md", "tex")}
             table.to_csv(paths[f"{name}_csv"], index=False)
             paths[f"{name}_md"].write_text(f"{markdown(table)}\n{origin}\n")
-            paths[f"{name}_tex"] = out / f"{name}.tex"
             paths[f"{name}_tex"].write_text(f"% {origin}\n{table.to_latex(index=False, escape=True)}")
     flat(frame).to_csv(paths["trials"], index=False)
     for name, figure in figures.items():
         paths[name] = out / "figures" / f"{name}.png"
         figure.savefig(paths[name], dpi=160, metadata={"Description": origin})
-    tables = {"main": main, "paper": paper, "operators": operators}
     paths["report"].write_text(_page(frame, figures, tables, command, live))
     return paths
 
 
-def answer(frame: pd.DataFrame) -> str:
-    """Say in plain words what the intervals show; nothing is claimed beyond them."""
-    if not (frame["state"] == "COMPLETE").any():
-        return "No trial is complete yet."
-    kind = frame.attrs["definition"].get("kind", "ablation")
-    if kind == "search":
-        done, best = scored(frame), front(frame)
-        return (
-            f"{len(best)} of {len(done)} trained architectures are on the front: validation accuracy from "
-            f"{best['accuracy'].min():.1f} to {best['accuracy'].max():.1f} % at "
-            f"{best['train_ratio'].max():.2f} down to {best['train_ratio'].min():.2f} times the base's training speed. "
-            "Each was trained once, so neighbours on the front may trade places on another seed."
-        )
-    table = effects(frame)
-    if accuracy_column(frame) is None:
-        return "Counts and measured throughput only: this study trains nothing."
-    rest = table[~table["baseline"]]
-    margin, seeds = frame.attrs["definition"].get("margin"), table["seeds"]
-    parts = []
-    for verdict, text in (
-        ("hurts", "hurts"),
-        ("helps", "helps"),
-        ("equivalent", f"equivalent to the baseline within {margin} points"),
-    ):
-        rows = rest[rest["verdict"] == verdict].sort_values("effect", key=abs, ascending=verdict == "equivalent")
-        if len(rows):
-            parts.append(f"{text}: {', '.join(_named(row) for _, row in rows.iterrows())}")
-    undecided = rest[rest["verdict"] == "undecided"]
-    if len(undecided):
-        parts.append(f"undecided: {', '.join(_open(row) for _, row in undecided.iterrows())}")
-    few = f"{seeds.min()} to {seeds.max()}" if seeds.min() < seeds.max() else f"{seeds.max()}"
-    text = (
-        f"Against “{frame.attrs['definition']['baseline']}”, in percentage points of accuracy, over {few} "
-        f"seed{'s' if seeds.max() != 1 else ''} an arm, at most one study in twenty with any false verdict: "
-        f"{'; '.join(parts) or 'nothing to compare yet'}."
-    )
-    failed = int(table["failed"].sum())
-    return text + (f" {failed} failed trial{'s are' if failed > 1 else ' is'} left out." if failed else "")
-
-
-def _named(row: pd.Series) -> str:
-    return f"{row['arm']} ({row['effect']:+.1f} [{row['effect_low']:+.1f} … {row['effect_high']:+.1f}])"
-
-
-def _open(row: pd.Series) -> str:
-    if pd.isna(row["smallest_effect"]):
-        return f"{row['arm']} (too few seeds)"
-    more = row["seeds_needed"] - row["seeds"]
-    needed = "a larger test set is needed" if pd.isna(more) else f"about {more:.0f} more seeds would tell"
-    return f"{row['arm']} ({row['effect']:+.1f}; {row['smallest_effect']:.1f} would have shown; {needed})"
+def _identity(frame: pd.DataFrame) -> str:
+    """Name the records that a table or figure was made from."""
+    numbers = frame["number"]
+    trials = f"trials {numbers.min()} to {numbers.max()}" if len(numbers) else "no trials"
+    keys = sorted({str(key)[:8] for key in frame["measurement"].dropna()})
+    shown = f", measurements {' '.join(keys[:12])}{' …' if len(keys) > 12 else ''}" if keys else ""
+    return f"{frame.attrs['study']}, {trials}{shown}, commit {_one_or_several(frame['git_commit'])}"
 
 
 def _page(
@@ -140,14 +108,18 @@ def _page(
     published = definition.get("paper") or {}
     environment = Environment(loader=PackageLoader("search.analysis", "."), autoescape=True, undefined=StrictUndefined)
     machine = _one_or_several(frame["device"])
+    noisy = noisy_front(frame)
     return environment.get_template("report.html").render(
         study=frame.attrs["study"],
         question=definition.get("question", ""),
         kind=definition.get("kind", "ablation"),
         counts=", ".join(f"{count} {str(state).lower()}" for state, count in states.items()) or "no trials",
         answer=answer(frame),
-        **tables,
+        tables=tables,
         reading=_reading(frame),
+        identity=_identity(frame),
+        hypervolume=None if noisy is None else "{:.1f} [{:.1f} … {:.1f}]".format(*noisy.hypervolume()),
+        dominated=list(dominations(frame).itertuples(index=False)),
         figures=[(name, TITLES[name][0], _svg(figure), TITLES[name][1]) for name, figure in figures.items()],
         paper_source=published.get("source", ""),
         paper_machine=published.get("machine", ""),
@@ -184,10 +156,13 @@ def _reading(frame: pd.DataFrame) -> str:
         return speed
     if frame.attrs["definition"].get("kind") == "search":
         return f"Chosen by validation accuracy; the test accuracy is reported once. {speed}"
+    if is_factorial(frame):
+        return f"Accuracy: mean over seeds and Student's 95 % interval. {speed}"
     return (
         "Accuracy: mean over seeds and Student's 95 % interval. Effect: mean difference from the baseline at the same "
         "seed; its 95 % interval holds for other seeds and other test images. Verdict: corrected over the arms (Holm); "
-        f"equivalent means within {frame.attrs['definition'].get('margin')} points. A dash: too few seeds to tell. "
+        f"equivalent means within {frame.attrs['definition'].get('margin')} points. P(front): the probability that no "
+        "other arm is both faster and more accurate. A dash: too few seeds to tell. "
         f"{speed}"
     )
 

@@ -8,10 +8,13 @@ import pandas as pd
 from rich.table import Table
 from scipy import stats
 
-from search.analysis.effects import accuracy_column, compared, effects
+from search.analysis.dominance import noisy_front
+from search.analysis.effects import effects
+from search.analysis.factorial import anova, is_factorial, levels, steps
 from search.analysis.fronts import front
 from search.analysis.inference import Difference
 from search.analysis.records import NESTED
+from search.analysis.scores import Scores, accuracy_column
 
 NONE = "–"
 DISTURBED = "†"
@@ -42,18 +45,20 @@ def ratio(row: pd.Series, mode: str) -> str:
 
 
 def verdict(row: pd.Series) -> str:
-    """Say what the data decide of an arm, and of an undecided one what it would take."""
-    if row["baseline"]:
-        return "reference"
-    if row["verdict"] == "equivalent":
-        return f"equivalent (p {row['p_equivalent']:.2g})"
-    if row["verdict"] in ("hurts", "helps"):
-        return f"{row['verdict']} (p {row['p']:.2g})"
+    """Say what the data decide of an arm or step, and of an undecided one what it would take."""
+    if row["verdict"] == "undecided":
+        return f"undecided: {open_question(row)}"
+    p = row["p_equivalent"] if row["verdict"] in ("equivalent", "does not depend") else row["p"]
+    return f"{row['verdict']} (p {p:.2g})"
+
+
+def open_question(row: pd.Series) -> str:
+    """Say of an undecided arm or step what would have shown, and what it would take to decide."""
     if pd.isna(row["smallest_effect"]):
-        return "undecided: too few seeds"
+        return "too few seeds"
     more = row["seeds_needed"] - row["seeds"]
     needed = "a larger test set needed" if pd.isna(more) else f"about {more:.0f} more seed{'s' if more > 1 else ''}"
-    return f"undecided: {row['smallest_effect']:.1f} would show; {needed}"
+    return f"{row['smallest_effect']:.1f} would show; {needed}"
 
 
 def main_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -70,25 +75,72 @@ def _arms_table(frame: pd.DataFrame) -> pd.DataFrame:
     accuracy = accuracy_column(frame)
     name = {"test_accuracy": "test", "val_accuracy": "val"}.get(accuracy or "")
     resolutions = frame["resolution"].nunique() > 1
+    noisy = noisy_front(frame)
+    chances = noisy.on_front if noisy is not None else {}
+    crossed = levels(frame) if is_factorial(frame) else None
     for _, row in effects(frame).iterrows():
         cells = {"arm": row["arm"] + (" (baseline)" if row["baseline"] else "")}
+        if crossed is not None:
+            cells = crossed.loc[row["arm"]].to_dict()
         if accuracy is not None:
             cells["seeds"] = str(row["seeds"]) + (f", {row['failed']} failed" if row["failed"] else "")
             cells[f"{name} accuracy %, 95 % CI"] = spread(row["accuracy"], row["accuracy_low"], row["accuracy_high"])
+        if accuracy is not None and crossed is None:
             cells["effect, points, 95 % CI"] = (
                 "reference"
                 if row["baseline"]
                 else spread(row["effect"], row["effect_low"], row["effect_high"], sign=True)
             )
-            cells["verdict"] = verdict(row)
+            cells["verdict"] = "reference" if row["baseline"] else verdict(row)
         for mode in ("train", "infer"):
             cells[f"{mode} images/s"] = number(row[f"{mode}_throughput"], _speed_digits(frame))
             cells[f"{mode} ratio, 95 % CI"] = ratio(row, mode)
+        if chances:
+            cells["P(front)"] = probability(chances.get(row["arm"]))
         cells |= _counts(row)
         if resolutions:
             cells["pixels"] = str(row["resolution"])
         rows.append(cells)
     return pd.DataFrame(rows)
+
+
+def steps_table(frame: pd.DataFrame) -> pd.DataFrame | None:
+    """Return what each step of a factor does, as text, or None where the arms are no grid."""
+    if not is_factorial(frame) or accuracy_column(frame) is None:
+        return None
+    rows = [
+        {
+            "step": row["term"],
+            "seeds": str(row["seeds"]),
+            "effect, points, 95 % CI": spread(row["effect"], row["effect_low"], row["effect_high"], sign=True),
+            "verdict": verdict(row),
+        }
+        for _, row in steps(frame).iterrows()
+    ]
+    return pd.DataFrame(rows)
+
+
+def variance_table(frame: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the analysis of variance as text, or None where there is none."""
+    found = anova(frame) if is_factorial(frame) and accuracy_column(frame) is not None else None
+    if found is None:
+        return None
+    rows = [
+        {
+            "term": row["term"],
+            "df": str(row["df"]),
+            "share of the variation": f"{row['share']:.1%}",
+            "F": number(row["F"], 1),
+            "p": NONE if pd.isna(row["p"]) else f"{row['p']:.2g}",
+        }
+        for _, row in found.iterrows()
+    ]
+    return pd.DataFrame(rows)
+
+
+def probability(value: float | None) -> str:
+    """Format a probability that was found from draws: none is certain."""
+    return NONE if value is None else "> 0.99" if value > 0.99 else "< 0.01" if value < 0.01 else f"{value:.2f}"
 
 
 def _speed_digits(frame: pd.DataFrame) -> int:
@@ -106,6 +158,8 @@ def _counts(row: pd.Series) -> dict[str, str]:
 
 def _front_table(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
+    noisy = noisy_front(frame)
+    chances = noisy.on_front if noisy is not None else {}
     for _, row in front(frame).iterrows():
         cells = {"trial": str(row["number"])}
         for name in frame.columns:
@@ -116,6 +170,7 @@ def _front_table(frame: pd.DataFrame) -> pd.DataFrame:
             "test accuracy %": number(row["test_accuracy"]),
             "train images/s": number(row["train_throughput"], _speed_digits(frame)),
             "train ratio, 95 % CI": ratio(row, "train"),
+            "P(front)": probability(chances.get(row["arm"])),
         }
         rows.append(cells | _counts(row))
     return pd.DataFrame(rows)
@@ -153,7 +208,7 @@ def paper_table(frame: pd.DataFrame) -> pd.DataFrame | None:
         return None
     theirs = published["rows"]
     base = theirs.get(definition["baseline"])
-    ours = effects(frame).set_index("arm")
+    ours, scores = effects(frame).set_index("arm"), Scores.of(frame)
     rows = []
     for arm, row in theirs.items():
         if arm not in ours.index:
@@ -172,7 +227,10 @@ def paper_table(frame: pd.DataFrame) -> pd.DataFrame | None:
             )
         if base is not None and "effect" in ours.columns and row is not base:
             cells["agreement"] = agreement(
-                compared(frame, arm), str(own["verdict"]), row["top1"] - base["top1"], definition.get("margin")
+                scores.contrast({arm: 1, definition["baseline"]: -1}),
+                str(own["verdict"]),
+                row["top1"] - base["top1"],
+                definition.get("margin"),
             )
         for mode in ("train", "infer"):
             cells[f"{mode} ratio, ours"] = ratio(own, mode)
@@ -185,18 +243,27 @@ def paper_table(frame: pd.DataFrame) -> pd.DataFrame | None:
 
 
 def summary(frame: pd.DataFrame) -> dict[str, Any]:
-    """Return the study's result as plain data that JSON can hold: counts of trials, and a row an arm or choice."""
+    """Return the study's result as plain data that JSON can hold: counts of trials, a row an arm or choice."""
     table = front(frame) if _kind(frame) == "search" else effects(frame)
-    table = table.drop(columns=list(NESTED), errors="ignore")
-    rows = [
+    states = {str(state).lower(): int(count) for state, count in frame["state"].value_counts().items()}
+    found: dict[str, Any] = {"trials": states, "result": _records(table.drop(columns=list(NESTED), errors="ignore"))}
+    if is_factorial(frame) and accuracy_column(frame) is not None:
+        found["steps"] = _records(steps(frame))
+    return found
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
         {
-            key: None if pd.isna(value) else getattr(value, "item", lambda value=value: value)()
+            str(key): list(value)
+            if isinstance(value, tuple)
+            else None
+            if pd.isna(value)
+            else getattr(value, "item", lambda value=value: value)()
             for key, value in row.items()
         }
         for row in table.to_dict("records")
     ]
-    states = {str(state).lower(): int(count) for state, count in frame["state"].value_counts().items()}
-    return {"trials": states, "result": rows}
 
 
 def markdown(table: pd.DataFrame) -> str:
