@@ -1,6 +1,6 @@
 """Whether verdicts can be believed, on simulated studies whose truth is known.
 
-    python -m benchmarks.statistics_calibration [--studies 2000] [--out FILE.json]
+    python -m benchmarks.statistics_calibration [--studies 2000] [--workers 2] [--out FILE.json]
 
 Each row simulates whole studies: accuracies of a baseline and its arms over seeds, and the right and wrong predictions
 they come from where images are drawn too. Reported: how often the 95 % interval of an arm holds the truth, in how many
@@ -10,7 +10,8 @@ studies any arm without an effect was called better or worse, and any arm that d
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from search.analysis.inference import Difference, decide, estimate, looks
+from search.analysis.inference import Difference, decide, estimate, interval_alpha, looks
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
 NOISES: dict[str, Draw] = {
@@ -29,6 +30,9 @@ NOISES: dict[str, Draw] = {
     "skewed (lognormal)": lambda rng, size: (rng.lognormal(0, 0.6, size) - np.exp(0.18)) / 0.78,
 }
 MARGIN = 1.0
+SEEDS = ((3, 3), (5, 5), (10, 10), (20, 20), (3, 20))
+SETTINGS = list(product(NOISES.items(), SEEDS, (2, 8, 20), ((False, 0.0), (True, 0.6))))
+IMAGE_SETTINGS = list(product((3, 5, 10), (200, 2000)))
 
 
 @dataclass
@@ -64,7 +68,7 @@ def simulate(
     """Simulate studies of arms without an effect, at the margin, and far beyond it.
 
     `seeds` are the fewest and the most: where they differ, the study is adaptive, and an arm gets more until it is
-    decided. Intervals are those of the seeds that were run in the end.
+    decided. Intervals are those of the seeds that were run in the end, as the report shows them.
     """
     found = {name: Count() for name in ("coverage", "false verdict", "false equivalence", "true effect seen")}
     truth = np.zeros(arms)
@@ -85,7 +89,7 @@ def simulate(
             decided = decide(by_name, planned=len(schedule), margin=MARGIN)
             verdicts = [decided[str(arm)].verdict for arm in range(arms)]
         for arm in range(arms):
-            low, high = looked[arm][-1].interval()
+            low, high = looked[arm][-1].interval(interval_alpha(len(looked[arm]), len(schedule)))
             found["coverage"].add(low <= truth[arm] <= high)
             if truth[arm] < -MARGIN:
                 found["true effect seen"].add(verdicts[arm] == "hurts")
@@ -115,41 +119,56 @@ def with_images(rng: np.random.Generator, *, seeds: int, images: int, studies: i
     return found
 
 
-def rows(studies: int) -> Iterator[dict[str, Any]]:
-    """Simulate everything; yield a row at a time."""
-    rng = np.random.default_rng(0)
-    counts = ((3, 3), (5, 5), (10, 10), (20, 20), (3, 20))
-    for (name, noise), seeds, arms in product(NOISES.items(), counts, (2, 8, 20)):
-        for unequal, correlated in ((False, 0.0), (True, 0.6)):
-            found = simulate(
-                rng, seeds=seeds, arms=arms, noise=noise, unequal=unequal, correlated=correlated, studies=studies
-            )
-            yield {
-                "noise": name,
-                "seeds": f"{seeds[0]} to {seeds[1]}" if seeds[0] < seeds[1] else str(seeds[0]),
-                "arms": arms,
-                "variances": "unequal" if unequal else "equal",
-                "correlation": correlated,
-                **{key: count.text() for key, count in found.items()},
-            }
+def setting(number: int, studies: int) -> dict[str, Any]:
+    """Simulate the studies of one setting, each of its own random numbers; return a row."""
+    (name, noise), seeds, arms, (unequal, correlated) = SETTINGS[number]
+    rng = np.random.default_rng([0, number])
+    found = simulate(rng, seeds=seeds, arms=arms, noise=noise, unequal=unequal, correlated=correlated, studies=studies)
+    return {
+        "noise": name,
+        "seeds": f"{seeds[0]} to {seeds[1]}" if seeds[0] < seeds[1] else str(seeds[0]),
+        "arms": arms,
+        "variances": "unequal" if unequal else "equal",
+        "correlation": correlated,
+        **{key: count.text() for key, count in found.items()},
+    }
+
+
+def image_setting(number: int, studies: int) -> dict[str, Any]:
+    """Simulate the studies of one number of seeds and test images; return a row."""
+    seeds, images = IMAGE_SETTINGS[number]
+    counts = with_images(np.random.default_rng([1, number]), seeds=seeds, images=images, studies=studies)
+    return {"seeds": seeds, "images": images, **{key: count.text() for key, count in counts.items()}}
+
+
+def ranges(rows: list[dict[str, Any]]) -> str:
+    """Return the least, mean and most of each share over the settings, by noise and kind of study, as a table."""
+    shares = ("coverage", "false verdict", "false equivalence", "true effect seen")
+    lines = ["| | " + " | ".join(shares) + " |", "| --- " + "| --: " * len(shares) + "|"]
+    for adaptive, name in product((False, True), NOISES):
+        own = [row for row in rows if row["noise"] == name and ("to" in row["seeds"]) == adaptive]
+        cells = []
+        for share in shares:
+            values = [float(row[share].split()[0]) for row in own if row[share] != "–"]
+            cells.append(", ".join(f"{value:.1f}" for value in (min(values), float(np.mean(values)), max(values))))
+        lines.append(f"| {name}{', adaptive' if adaptive else ''} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=2000, help="simulated studies a row (%(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="processes (%(default)s)")
     parser.add_argument("--out", type=Path, help="write the rows as JSON")
     args = parser.parse_args()
     found: dict[str, list[dict[str, Any]]] = {"studies": [], "images": []}
-    for row in rows(args.studies):
-        found["studies"].append(row)
-        print(" | ".join(str(cell) for cell in (row if len(found["studies"]) == 1 else row.values())), flush=True)
-    rng = np.random.default_rng(1)
-    for seeds, images in product((3, 5, 10), (200, 2000)):
-        counts = with_images(rng, seeds=seeds, images=images, studies=args.studies)
-        row = {"seeds": seeds, "images": images, **{key: count.text() for key, count in counts.items()}}
-        found["images"].append(row)
-        print(" | ".join(f"{key} {cell}" for key, cell in row.items()), flush=True)
+    with ProcessPoolExecutor(args.workers) as pool:
+        for name, run, settings in (("studies", setting, SETTINGS), ("images", image_setting, IMAGE_SETTINGS)):
+            for row in pool.map(run, range(len(settings)), [args.studies] * len(settings)):
+                found[name].append(row)
+                print(" | ".join(f"{key} {cell}" for key, cell in row.items()), flush=True)
+    print(ranges(found["studies"]))
     if args.out is not None:
         args.out.write_text(json.dumps(found, indent=1) + "\n")
 

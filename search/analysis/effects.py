@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from search.analysis.inference import Difference, alpha_each, decide, looks
+from search.analysis.inference import Difference, alpha_each, decide, interval_alpha, looks
 from search.analysis.records import SPEEDS
 from search.analysis.scores import Scores, accuracy_column
 
@@ -104,11 +104,12 @@ def judged(
 
     `looked` has each contrast at the looks taken of the `planned` ones, where there were several.
     """
+    looked = looked or {name: [one] for name, one in found.items()}
     each = alpha_each(len(found), planned)
-    decided = decide(looked or {name: [one] for name, one in found.items()}, planned=planned, margin=margin)
+    decided = decide(looked, planned=planned, margin=margin)
     rows = {}
     for name, one in found.items():
-        low, high = one.interval()
+        low, high = one.interval(interval_alpha(len(looked[name]), planned))
         known, is_open = one.error > 0, decided[name].verdict == "undecided"
         values = (
             *(one.effect, low, high, decided[name].p_different, decided[name].p_not_equivalent),
