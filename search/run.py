@@ -153,6 +153,8 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     done = sum(state in FINISHED for state in states)
     progress = LiveProgress if err.is_terminal else LineProgress
     err.print(f"{study.full_name}: {study.question}", markup=False, highlight=False, soft_wrap=True)
+    if study.kind in ("ablation", "factorial") and study.first_seeds == 1:
+        err.print("one seed an arm decides nothing: no intervals, no verdicts; --seeds 3 gives both", style="yellow")
     with progress(err, total, done) as watcher:
         workdir = folder / "work"
         worker = Worker(

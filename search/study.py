@@ -80,6 +80,12 @@ def _seeds(value: Any) -> int | AdaptiveSeeds:
         raise ValueError(str(explain(error, "rule"))) from error
 
 
+def _points(value: Any) -> Any:
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 100):
+        return value
+    raise ValueError("percentage points of accuracy, a number above 0 and below 100, or null for none")
+
+
 class Study(BaseModel):
     """A question at a scale: all that decides what is run. Frozen; prints as the YAML that makes it.
 
@@ -106,7 +112,7 @@ class Study(BaseModel):
     arms: dict[str, Arm] = {}
     baseline: str = "baseline"
     seeds: Annotated[int | AdaptiveSeeds, BeforeValidator(_seeds)] = 3
-    margin: float | None = Field(1.0, gt=0, lt=100)
+    margin: Annotated[float | None, BeforeValidator(_points)] = 1.0
     dimensions: dict[str, Dimension] = {}
     max_params: int | None = Field(None, ge=1)
     max_macs: int | None = Field(None, ge=1)

@@ -40,7 +40,7 @@ def _of_search(frame: pd.DataFrame) -> str:
         sure = [name for name, share in noisy.on_front.items() if share >= LIKELY]
         text += (
             f"Given the noise of the validation images and of throughput, {', '.join(sure) or 'none'} "
-            f"{'is' if len(sure) < 2 else 'are'} on it with a probability of {LIKELY:.0%} or more. "
+            f"{'is' if len(sure) < 2 else 'are'} on it with a probability of {100 * LIKELY:.0f} % or more. "
         )
     return text + (
         "Each was trained once, and what another seed would do is not known: neighbours on the front may trade places."
@@ -88,9 +88,13 @@ def _of_front(frame: pd.DataFrame) -> str:
     pairs = [f"“{row.better}” dominates “{row.worse}”" for row in told.head(MOST_PAIRS).itertuples()]
     more = f", and {len(told) - MOST_PAIRS} pairs more" if len(told) > MOST_PAIRS else ""
     return (
-        f"On the front of accuracy and training throughput with a probability of {LIKELY:.0%} or more: "
+        f"On the front of accuracy and training throughput with a probability of {100 * LIKELY:.0f} % or more: "
         f"{', '.join(likely) or 'none'}. "
-        f"Both faster and more accurate, as far as the data show: {', '.join(pairs) or 'no arm than any other'}{more}."
+        + (
+            f"Both faster and more accurate: {', '.join(pairs)}{more}."
+            if pairs
+            else "No arm is shown to dominate another."
+        )
     )
 
 

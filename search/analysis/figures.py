@@ -333,14 +333,14 @@ def _label_points(figure: Figure, axes: Axes, x: pd.Series, y: pd.Series, names:
     for (px, py), name, xy in zip(points, names, zip(x, y, strict=True), strict=True):
         width, height = 4.7 * len(name) / scale, 10 / scale
         for dx, dy in (
+            (6, 8),
+            (6, -8),
+            (-6 - width, 8),
+            (-6 - width, -8),
             (8, 0),
-            (8, 9),
-            (8, -9),
             (-8 - width, 0),
-            (-8 - width, 9),
-            (-8 - width, -9),
-            (8, 18),
-            (8, -18),
+            (6, 18),
+            (6, -18),
         ):
             box = (px + dx, py + dy - height / 2, px + dx + width, py + dy + height / 2)
             if not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):

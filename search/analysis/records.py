@@ -71,7 +71,8 @@ def _row(trial: FrozenTrial, throughput: dict[str, Any]) -> dict[str, Any]:
     for mode in ("train", "infer"):
         measured = throughput.get(mode) or {}
         row |= {f"{mode}_{name}": measured.get(key) for key, name in SPEEDS.items()}
-    row["flags"], row["measurement"] = "; ".join(throughput.get("flags") or []), throughput.get("key")
+    row["flags"] = "; ".join(throughput.get("flags") or [])
+    row["measurement"] = (attrs.get("throughput") or {}).get("key")
     seconds, where = attrs.get("seconds") or {}, attrs.get("environment") or {}
     row |= {f"seconds_{part}": seconds.get(part) for part in ("train", "total")}
     row |= {key: where.get(key) for key in ("device", "hostname", "git_commit")}

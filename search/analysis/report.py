@@ -115,7 +115,7 @@ def _page(
         kind=definition.get("kind", "ablation"),
         counts=", ".join(f"{count} {str(state).lower()}" for state, count in states.items()) or "no trials",
         answer=answer(frame),
-        tables=tables,
+        tables=tables | _halves(tables["result"]),
         reading=_reading(frame),
         identity=_identity(frame),
         hypervolume=None if noisy is None else "{:.1f} [{:.1f} … {:.1f}]".format(*noisy.hypervolume()),
@@ -138,6 +138,20 @@ def _page(
         live=live,
         definition=yaml.safe_dump(definition, sort_keys=False, allow_unicode=True),
     )
+
+
+def _halves(result: pd.DataFrame | None) -> dict[str, pd.DataFrame | None]:
+    """Return what is known of accuracy and what of speed and size as two tables: one would not fit a screen."""
+    if result is None:
+        return {}
+    columns = [str(name) for name in result]
+    speed = [name for name in columns if name.startswith(("train ", "infer ", "params ", "MACs ", "pixels"))]
+    rest = [name for name in columns if name not in speed]
+    # What names a row stands before the seeds, or is all that there is.
+    named = rest[: rest.index("seeds")] if "seeds" in rest else rest[:1]
+    if len(rest) == len(named):
+        return {"result": result, "speed": None}
+    return {"result": result[rest], "speed": result[[*named, *speed]]}
 
 
 def _svg(figure: Figure) -> Markup:
