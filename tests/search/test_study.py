@@ -80,7 +80,8 @@ def test_overrides_reach_every_section() -> None:
         (["arms.no band.factor=x"], "no field 'no band', did you mean 'no bands'?"),
         (["seeds={min: 5, max: 3}"], "seeds: rule: min 5 is more than max 3"),
         (["seeds={min: 1}"], "seeds: rule: min: input should be greater than or equal to 2"),
-        (["margin=-1"], "margin: input should be greater than 0"),
+        (["margin=-1"], "margin: percentage points of accuracy, a number above 0"),
+        (["margin=5%"], "or null for none (got '5%')"),
         (["seeds=[1"], "--set seeds: '[1' is not a YAML value"),
     ],
 )
