@@ -35,11 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m search.bench",
-        description="Measure images/s of models, all timed in turn beside a reference, with 95 % intervals.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = cli.parser(
+        "search.bench", "Measure images/s of models, all timed in turn beside a reference, with 95 % intervals.", EPILOG
     )
     add = parser.add_argument
     add("models", nargs="+", metavar="MODEL", help="a preset, an architecture file, or timm:NAME")
@@ -72,8 +69,7 @@ def _bench(args: argparse.Namespace, command: str) -> int:
     from search.progress import MeasuringProgress
     from search.throughput import measure
 
-    reference = args.reference or args.models[0]
-    names = args.models if reference in args.models else [reference, *args.models]
+    reference, names = cli.beside_reference(args)
     effort = {"target": args.target, "budget": args.budget}
     options = {"compile": args.compile, "cuda_graphs": args.cuda_graphs}
     protocol = cli.protocol(args, modes=MODES[args.mode], **options, **effort)
@@ -143,7 +139,7 @@ def rows(result: dict[str, Any]) -> Any:
 
 
 def _print(result: dict[str, Any]) -> None:
-    from rich.table import Table
+    import pandas as pd
 
     from search.analysis.tables import DISTURBED
 
@@ -156,12 +152,8 @@ def _print(result: dict[str, Any]) -> None:
     console.print(f"{first['device']}{driver}, {first['threads']} threads, torch {first['torch']}", highlight=False)
     for mode, part in frame.groupby("mode", sort=False):
         images = f", {part['batch_size'].iloc[0]} images a step" if mode != "latency" else ""
-        table = Table(title=f"{TITLES[str(mode)]}, {', '.join(settings)}{images}", title_justify="left")
-        for number, name in enumerate(cells(part.iloc[0], result["reference"])):
-            table.add_column(name, justify="left" if number == 0 else "right")
-        for _, row in part.iterrows():
-            table.add_row(*cells(row, result["reference"]).values())
-        console.print(table)
+        table = pd.DataFrame([cells(row, result["reference"]) for _, row in part.iterrows()])
+        cli.print_table(table, f"{TITLES[str(mode)]}, {', '.join(settings)}{images}", console)
         for flag in sorted({flag for text in part["flags"] for flag in text.split("; ") if flag}):
             console.print(f"{DISTURBED} {flag}", highlight=False)
     if frame["joules_per_image"].isna().all():

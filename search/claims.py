@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from search import cli
@@ -64,11 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m search.claims",
-        description="Measure the paper's speed claims here, and put them beside the paper's and timm's ratios.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = cli.parser(
+        "search.claims",
+        "Measure the paper's speed claims here, and put them beside the paper's and timm's ratios.",
+        EPILOG,
     )
     add = parser.add_argument
     add("--groups", nargs="+", choices=tuple(GROUPS), default=list(GROUPS), help="default: all")
@@ -102,12 +100,7 @@ def _claims(args: argparse.Namespace, command: str) -> int:
     for claim in chosen:
         for one in (claim.network, claim.reference):
             one.architecture.check_resolution(resolution)  # type: ignore[union-attr]
-    out = Path(args.out) if args.out else None
-    if out is not None:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"--out {out}: cannot be created: {error.strerror}") from error
+    out = cli.folder(args.out) if args.out else None
     with MeasuringProgress() as progress:
         rows, failures = _measure(chosen, args, device, resolution, progress)
     result = {
@@ -241,8 +234,6 @@ def table(rows: Sequence[Mapping[str, Any]], mode: str) -> Any:
 
 
 def _print(result: Mapping[str, Any], tables: Mapping[str, Any]) -> None:
-    from rich.table import Table
-
     console, protocol = cli.stdout(), result["protocol"]
     if console.width < 240 and not console.is_terminal:
         console.width = 240
@@ -252,12 +243,7 @@ def _print(result: Mapping[str, Any], tables: Mapping[str, Any]) -> None:
         highlight=False,
     )
     for mode, frame in tables.items():
-        shown = Table(title=f"{mode}: speed over the reference's", title_justify="left")
-        for number, column in enumerate(frame.columns):
-            shown.add_column(column, justify="left" if number == 0 else "right")
-        for row in frame.itertuples(index=False):
-            shown.add_row(*row)
-        console.print(shown)
+        cli.print_table(frame, f"{mode}: speed over the reference's", console)
     console.print(
         "paper: one A100, TF32, 224 px, one reading. timm: least … most of (so many) published setups, AMP or fp32.\n"
         "roofline: the ratio if every operator ran at this machine's peak or copy bandwidth. MACs × efficiency: the\n"

@@ -5,14 +5,27 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from space.errors import InputError
 
 EXIT_CODES = "exit codes: 0 done, 1 something failed, 2 a mistake in the command or its files, 130 interrupted"
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def parser(module: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """Return the parser of ``python -m module``; lines of `epilog` stay as they are."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def answer(body: Callable[[], int], on_interrupt: str = "interrupted") -> int:
@@ -32,6 +45,31 @@ def stdout() -> Console:
     """Return a console that folds nothing where nobody watches."""
     console = Console()
     return console if console.is_terminal else Console(width=200)
+
+
+def print_table(frame: Any, title: str, console: Console | None = None) -> None:
+    """Print a DataFrame of text, the first column to the left, the others to the right."""
+    table = Table(title=title, title_justify="left")
+    for number, name in enumerate(frame.columns):
+        table.add_column(str(name), justify="left" if number == 0 else "right")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(escape(str(cell)) for cell in row))
+    (console or stdout()).print(table)
+
+
+def folder(path: str | Path) -> Path:
+    """Make the folder that --out names; return it. Raises InputError where it cannot be made."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {path}: cannot be created: {error.strerror}") from error
+    return Path(path)
+
+
+def beside_reference(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """Return the model that --reference names, the first one where it is left out, and all models with it."""
+    reference = args.reference or args.models[0]
+    return reference, args.models if reference in args.models else [reference, *args.models]
 
 
 def command(module: str, argv: Sequence[str] | None) -> str:
@@ -89,6 +127,19 @@ def add_effort(parser: argparse.ArgumentParser, *, target: str = "1%", budget: s
     add = parser.add_argument_group("effort").add_argument
     add("--target", type=share, default=share(target), metavar="SHARE", help=f"stop at this half-width ({target})")
     add("--budget", type=seconds, default=seconds(budget), metavar="TIME", help=f"stop after this time ({budget})")
+
+
+def add_grace(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says when a worker counts as dead."""
+    from search.storage import GRACE
+
+    parser.add_argument(
+        "--grace",
+        type=positive,
+        metavar="SECONDS",
+        default=GRACE,
+        help="give up a worker elsewhere after so long without a sign of life (default: %(default)s)",
+    )
 
 
 def protocol(args: argparse.Namespace, **fields: Any) -> Any:

@@ -39,11 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m search.controls",
-        description="Run a positive and a null control, and say whether results of this installation can be trusted.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = cli.parser(
+        "search.controls",
+        "Run a positive and a null control, and say whether results of this installation can be trusted.",
+        EPILOG,
     )
     add = parser.add_argument
     add("--out", metavar="DIR", default=DEFAULT_OUT, help="where reports and databases go (default: %(default)s)")
@@ -52,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _controls(args: argparse.Namespace, command: str) -> int:
-    from rich.table import Table
+    import pandas as pd
 
     from search.analysis import load
     from search.run import main as run
@@ -66,10 +65,11 @@ def _controls(args: argparse.Namespace, command: str) -> int:
         frames[name] = load(name, storage=f"sqlite:///{Path(args.out) / 'studies.db'}")
     checks = [*positive(frames["positive_control"]), *null(frames["null_control"]), *throughput()]
     page = write_page(checks, Path(args.out) / "controls", command, frames)
-    table = Table("", "control", "found", "expected", title="controls", title_justify="left")
-    for check in checks:
-        table.add_row("passed" if check.passed else "FAILED", check.name, check.found, check.expected)
-    cli.stdout().print(table)
+    shown = [
+        {"control": one.name, "": "passed" if one.passed else "FAILED", "found": one.found, "expected": one.expected}
+        for one in checks
+    ]
+    cli.print_table(pd.DataFrame(shown), "controls")
     print(f"page     {page}", file=sys.stderr)
     return 0 if all(check.passed for check in checks) else 1
 

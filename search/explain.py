@@ -28,11 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m search.explain",
-        description="Say where a step's time goes, by kind of operator and by layer, beside the machine's roofline.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = cli.parser(
+        "search.explain",
+        "Say where a step's time goes, by kind of operator and by layer, beside the machine's roofline.",
+        EPILOG,
     )
     add = parser.add_argument
     add("models", nargs="+", metavar="MODEL", help="a preset, an architecture file, or timm:NAME")
@@ -53,11 +52,10 @@ def _explain(args: argparse.Namespace, command: str) -> int:
     from search.throughput.operators import explain
     from search.throughput.steps import out_of_memory
 
-    reference = args.reference or args.models[0]
-    names = args.models if reference in args.models else [reference, *args.models]
+    reference, names = cli.beside_reference(args)
     protocol = cli.protocol(args)
     models = candidates(names, args.resolution)
-    out = _folder(args.out)
+    out = cli.folder(args.out) if args.out else None
     with MeasuringProgress() as progress:
         try:
             explained = explain(
@@ -95,16 +93,6 @@ def _explain(args: argparse.Namespace, command: str) -> int:
     return 0
 
 
-def _folder(name: str | None) -> Path | None:
-    if name is None:
-        return None
-    try:
-        Path(name).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {name}: cannot be created: {error.strerror}") from error
-    return Path(name)
-
-
 def _write(out: Path, result: dict[str, Any], found: dict[str, Any], roofline: Any) -> None:
     import pandas as pd
 
@@ -120,8 +108,6 @@ def _write(out: Path, result: dict[str, Any], found: dict[str, Any], roofline: A
 
 
 def _print(result: dict[str, Any], found: dict[str, Any], roofline: Any, reference: str) -> None:
-    from rich.table import Table
-
     from search.analysis.efficiency import efficiency_table, layer_group, time_table
 
     console, protocol = cli.stdout(), result["protocol"]
@@ -140,12 +126,7 @@ def _print(result: dict[str, Any], found: dict[str, Any], roofline: Any, referen
             time_table(found, reference, roofline, lambda one: layer_group(one.layer)),
         ),
     ):
-        table = Table(title=title, title_justify="left")
-        for number, column in enumerate(frame.columns):
-            table.add_column(column, justify="left" if number == 0 else "right")
-        for row in frame.itertuples(index=False):
-            table.add_row(*row)
-        console.print(table)
+        cli.print_table(frame, title, console)
 
 
 if __name__ == "__main__":

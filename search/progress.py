@@ -33,16 +33,10 @@ def outcome(trial: FrozenTrial) -> str:
     return f"{name}: {', '.join(parts)}"
 
 
-class LiveProgress:
-    """One bar over the trials with the time left, one line for what runs now; for a terminal."""
+class _Bars:
+    """Shows `progress` as long as the context lasts."""
 
-    def __init__(self, console: Console, total: int, done: int) -> None:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False))
-        self.progress = Progress(*columns, *times, console=console, speed_estimate_period=600)
-        self.trials = self.progress.add_task("trials", total=total, completed=done)
-        self.now = self.progress.add_task("starting", total=None)
-        self.name = ""
+    progress: Progress
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -53,9 +47,25 @@ class LiveProgress:
     ) -> None:
         self.progress.stop()
 
+
+class LiveProgress(_Bars):
+    """One bar over the trials with the time left, one line for what runs now; for a terminal."""
+
+    def __init__(self, console: Console, total: int, done: int) -> None:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False))
+        self.progress = Progress(*columns, *times, console=console, speed_estimate_period=600)
+        self.trials = self.progress.add_task("trials", total=total, completed=done)
+        self.now = self.progress.add_task("starting", total=None)
+        self.name = ""
+
     def planned(self, more: int) -> None:
         """Make room for trials that were added."""
         self.progress.update(self.trials, total=(self.progress.tasks[self.trials].total or 0) + more)
+
+    def told(self, text: str) -> None:
+        """Keep a line above the bars."""
+        self.progress.console.print(text, markup=False, highlight=False)
 
     def waiting(self) -> None:
         """Say why nothing moves."""
@@ -81,7 +91,7 @@ class LiveProgress:
         self.progress.advance(self.trials)
 
 
-class MeasuringProgress:
+class MeasuringProgress(_Bars):
     """One bar over the seconds of a measurement that is not a study's; nothing but a line in a log."""
 
     def __init__(self) -> None:
@@ -89,15 +99,6 @@ class MeasuringProgress:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         self.progress = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
         self.task = self.progress.add_task("building and warming up", total=None)
-
-    def __enter__(self) -> Self:
-        self.progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.progress.stop()
 
     def waiting(self) -> None:
         """Say why nothing moves."""
@@ -111,8 +112,8 @@ class MeasuringProgress:
 class LineProgress:
     """A line a trial, for a log."""
 
-    def __init__(self, console: Console, total: int, done: int) -> None:
-        self.console, self.total, self.done = console, total, done
+    def __init__(self, console: Console, total: int, done: int, *, quiet: bool = False) -> None:
+        self.console, self.total, self.done, self.quiet = console, total, done, quiet
         self.started_at = time.monotonic()
         self.measured = False
 
@@ -128,13 +129,17 @@ class LineProgress:
         """Make room for trials that were added."""
         self.total += more
 
+    def told(self, text: str) -> None:
+        """Write a line."""
+        self.console.out(text, highlight=False)
+
     def waiting(self) -> None:
         """Say why nothing moves."""
-        self.console.out(WAITING, highlight=False)
+        self.told(WAITING)
 
     def measuring(self, spent: float, budget: float) -> None:
         """Say once that throughput is measured."""
-        if not self.measured:
+        if not self.measured and not self.quiet:
             self.console.out("measuring throughput", highlight=False)
         self.measured = True
 
@@ -147,4 +152,6 @@ class LineProgress:
     def finished(self, trial: FrozenTrial) -> None:
         """Write the trial's line."""
         self.done += 1
+        if self.quiet:
+            return
         self.console.out(f"{self.done}/{self.total} {outcome(trial)}", highlight=False)

@@ -2,9 +2,8 @@
 
 import argparse
 import json
-import logging
+import os
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
@@ -59,11 +57,8 @@ def _answer(args: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m search.run",
-        description="Run a study: measure, train and compare its architectures, and write the report.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = cli.parser(
+        "search.run", "Run a study: measure, train and compare its architectures, and write the report.", EPILOG
     )
     add = parser.add_argument
     add(
@@ -99,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--storage", metavar="URL", help="Optuna storage (default: sqlite:///OUT/studies.db)")
     add("--tracking-uri", metavar="URI", help="MLflow store (default: sqlite:///OUT/mlflow.db)")
+    add("--workers", type=cli.positive, metavar="N", default=1, help="processes that train at once (default: 1)")
+    cli.add_grace(parser)
     add("--fresh", action="store_true", help="measure throughput again, e.g. where the report calls it disturbed")
     add("--watch", action="store_true", help="write the report after every trial; the open page follows")
     add("--json", action="store_true", help="print a machine-readable summary on standard output")
@@ -113,18 +110,15 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     # Imported here, so that --help and mistakes in the command answer at once.
     from lightning_modules.precision import resolve_device
-    from search.analysis import answer, terminal_table, write_report
+    from search.analysis import answer, main_table, write_report
     from search.analysis import load as load_records
     from search.plan import open_study
     from search.progress import LineProgress, LiveProgress
+    from search.queue import FINISHED, counted
     from search.tracking import Tracker, check_reachable
-    from search.worker import FINISHED, Worker
+    from search.worker import Worker, be_quiet
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    # Ctrl-C in the middle of a query leaves a cursor that cannot be closed, and is told there with a traceback.
-    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    be_quiet()
     began = time.monotonic()
     out = Path(args.out)
     storage_url = args.storage or f"sqlite:///{out / 'studies.db'}"
@@ -133,12 +127,11 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     # The data and both stores are tried before anything is written to them.
     data = study.data.load() if study.kind != "table" else None
     check_reachable(tracking_uri)
-    _make(out)
-    storage = store.open_storage(storage_url)
+    cli.folder(out)
+    storage = store.open_storage(storage_url, grace=args.grace)
     opened = open_study(study, storage)
     tracker = Tracker(tracking_uri, study=opened, definition=opened.user_attrs["definition"], out=out)
-    folder = out / study.full_name
-    _make(folder)
+    folder = cli.folder(out / study.full_name)
 
     command = f"python -m search.run {shlex.join(_repeat(args))}"
 
@@ -148,7 +141,7 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
         if args.watch:
             write_report(frame, folder, command=command, live=True)
 
-    states = [trial.state for trial in opened.get_trials(deepcopy=False)]
+    states = [trial.state for trial in counted(opened.get_trials(deepcopy=False))]
     total = study.trials if study.kind == "search" else len(states)
     done = sum(state in FINISHED for state in states)
     progress = LiveProgress if err.is_terminal else LineProgress
@@ -156,18 +149,14 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     if study.kind in ("ablation", "factorial") and study.first_seeds == 1:
         err.print("one seed an arm decides nothing: no intervals, no verdicts; --seeds 3 gives both", style="yellow")
     with progress(err, total, done) as watcher:
-        workdir = folder / "work"
-        worker = Worker(
-            study,
-            opened,
-            storage,
-            data=data,
-            device=device,
-            workdir=workdir,
-            watcher=_Copying(watcher, tracker, tell),
-        )
+        copying = _Copying(watcher, tracker, tell)
+        worker = Worker(study, opened, storage, data=data, device=device, workdir=folder / "work", watcher=copying)
         try:
-            worker.run(fresh=args.fresh)
+            if args.workers > 1:
+                worker.measure(fresh=args.fresh)
+                _many(args, opened, worker, copying, storage_url)
+            else:
+                worker.run(fresh=args.fresh)
         finally:
             tracker.sync(again=args.fresh)
 
@@ -175,8 +164,7 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     written = write_report(frame, folder, command=command)
     tracker.log_answer(answer(frame))
     tracker.log_report(written)
-    complete = sum(t.state is TrialState.COMPLETE for t in opened.get_trials(deepcopy=False))
-    failed = sum(t.state is TrialState.FAIL for t in opened.get_trials(deepcopy=False))
+    complete, failed = (int((frame["state"] == state).sum()) for state in ("COMPLETE", "FAIL"))
     if args.json:
         print(json.dumps(_summary(study, frame, written, storage_url, tracking_uri, time.monotonic() - began)))
     else:
@@ -189,10 +177,32 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
             soft_wrap=True,
         )
         if not args.quiet:
-            cli.stdout().print(terminal_table(frame))
+            cli.print_table(main_table(frame), frame.attrs["study"])
     if failed:
         err.print(f"{failed} of {complete + failed} trials failed; the report says why", style="yellow")
     return 0 if complete else 1
+
+
+def _many(args: argparse.Namespace, opened: optuna.Study, worker: Any, watcher: Any, storage_url: str) -> None:
+    """Let processes do the work, and follow what they finish."""
+    from search.engines.processes import run_workers
+    from search.queue import FINISHED, counted
+
+    seen = {trial.number for trial in opened.get_trials(deepcopy=False, states=FINISHED)}
+
+    def look() -> None:
+        for trial in counted(opened.get_trials(deepcopy=False, states=FINISHED)):
+            if trial.number not in seen:
+                seen.add(trial.number)
+                watcher.finished(trial)
+
+    threads = max(1, (os.cpu_count() or 1) // args.workers)
+    arguments = [
+        *("--study", opened.study_name, "--out", args.out),
+        *("--device", worker.device, "--threads", str(threads), "--grace", str(args.grace)),
+    ]
+    run_workers(arguments, storage_url, args.workers, worker.queue, watcher, look)
+    look()
 
 
 class _Copying:
@@ -200,6 +210,7 @@ class _Copying:
 
     def __init__(self, watcher: Any, tracker: Any, tell: Callable[[], None]) -> None:
         self.planned, self.waiting, self.measuring = watcher.planned, watcher.waiting, watcher.measuring
+        self.told = watcher.told
         self.started, self.epoch = watcher.started, watcher.epoch
         self._finished, self._sync, self._tell = watcher.finished, tracker.sync, tell
 
@@ -207,13 +218,6 @@ class _Copying:
         self._finished(trial)
         self._sync()
         self._tell()
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {folder}: cannot be created: {error.strerror}") from error
 
 
 def _repeat(args: argparse.Namespace) -> list[str]:

@@ -1,15 +1,22 @@
 """The Optuna storage: the queue of trials and the record of what came of them."""
 
-import warnings
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
-from optuna.storages import RDBStorage
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, RDBStorage
+from sqlalchemy import Connection, Dialect, Engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from space.errors import InputError
+from space.errors import InputError, nearest
+
+GRACE = 60  # seconds without a sign of life after which a worker on another machine counts as dead
+PATIENCE = 600  # seconds for which a database that was there before is waited for
+Result = TypeVar("Result")
 
 
 def masked(url: str) -> str:
@@ -20,10 +27,12 @@ def masked(url: str) -> str:
         return repr(url.rpartition("@")[2])
 
 
-def open_storage(url: str, *, create: bool = True) -> RDBStorage:
+def open_storage(url: str, *, create: bool = True, write: bool = True, grace: int = GRACE) -> RDBStorage:
     """Open the storage, and create it where it is not there yet and `create` allows it.
 
-    Raises InputError, in one line and with passwords hidden, where that cannot be done.
+    One that is only read, `write` false, keeps nobody else waiting. A worker without a sign of life for `grace` seconds
+    counts as dead. A server that goes away later is waited for.
+    Raises InputError, in one line and with passwords hidden, where the storage cannot be opened.
     """
     try:
         parsed = make_url(url)
@@ -32,9 +41,14 @@ def open_storage(url: str, *, create: bool = True) -> RDBStorage:
             if not create and not file.is_file():
                 raise InputError(f"storage {masked(url)} does not exist")
             file.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return RDBStorage(url)
+        sqlite = parsed.get_backend_name() == "sqlite"
+        options = {"connect_args": {"timeout": PATIENCE}} if sqlite else {"pool_pre_ping": True}
+        storage = RDBStorage(url, heartbeat_interval=max(1, grace // 4), grace_period=grace, engine_kwargs=options)
+        if sqlite and write:
+            _one_writer(storage.engine)
+        elif not sqlite:
+            event.listen(storage.engine, "do_connect", _patiently)
+        return storage
     except (ArgumentError, NoSuchModuleError) as error:
         raise InputError(
             f"--storage {masked(url)}: not a database URL; allowed: sqlite:///FILE or postgresql+psycopg://..."
@@ -42,6 +56,62 @@ def open_storage(url: str, *, create: bool = True) -> RDBStorage:
     except (SQLAlchemyError, OSError, ImportError, RuntimeError) as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise InputError(f"--storage {masked(url)}: cannot be opened: {reason}") from error
+
+
+def _one_writer(engine: Engine) -> None:
+    """Let a transaction on SQLite have the database from its start.
+
+    SQLite locks no rows: without this, two workers can both read that a trial waits, and both claim it.
+    """
+
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    def connect(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # else the driver begins transactions of its own
+
+    event.listen(engine, "connect", connect)
+    event.listen(engine, "begin", begin)
+    engine.dispose()
+
+
+def _patiently(dialect: Dialect, record: Any, args: Any, options: Any) -> Any:
+    """Connect to a server that was there before, again and again for as long as PATIENCE allows."""
+    wait, end = 0.5, time.monotonic() + PATIENCE
+    while True:
+        try:
+            return dialect.connect(*args, **options)
+        except dialect.loaded_dbapi.Error:
+            if time.monotonic() + wait > end:
+                raise
+            time.sleep(wait)
+            wait = min(2 * wait, 10)
+
+
+def patiently(write: Callable[[], Result], tell: Callable[[str], None]) -> Result:
+    """Write to the storage, again where the server went away in the middle."""
+    end, told = time.monotonic() + PATIENCE, False
+    while True:
+        try:
+            return write()
+        except StorageInternalError as error:
+            if time.monotonic() > end:
+                raise
+            if not told:
+                tell(f"the storage cannot be reached; trying for {PATIENCE} s: {str(error.__cause__).splitlines()[0]}")
+            told = True
+            time.sleep(1)
+
+
+def find_study(study: str, storage: BaseStorage) -> optuna.Study:
+    """Return the study of that name, with or without its scale. Raises InputError where there is none, or several."""
+    names = optuna.get_all_study_names(storage)
+    matches = [name for name in names if name == study] or [n for n in names if n.rsplit("-", 1)[0] == study]
+    if len(matches) != 1:
+        there = f"there are {', '.join(matches or names)}" if names else "the storage has none"
+        problem = "is not clear" if matches else f"is not in the storage{nearest(study, names)}"
+        raise InputError(f"study {study!r} {problem}; {there}")
+    return optuna.load_study(study_name=matches[0], storage=storage)
 
 
 def trial_id(storage: RDBStorage, study: optuna.Study, number: int) -> int:

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.measurements import newest, of_trial
+from search.queue import counted
 from search.storage import masked
 from space.errors import InputError
 
@@ -56,7 +57,7 @@ class Tracker:
         measured = newest(self.study.user_attrs)
         present = {run.data.tags[TRIAL]: run for run in self._children()}
         copied = 0
-        for trial in self.study.get_trials(deepcopy=False):
+        for trial in counted(self.study.get_trials(deepcopy=False)):
             if trial.state not in (TrialState.COMPLETE, TrialState.FAIL):
                 continue
             run = present.get(str(trial.number))
@@ -77,7 +78,7 @@ class Tracker:
             folder = "figures" if path.suffix == ".png" else "tables" if path.suffix in (".csv", ".md") else None
             if name == "report" or folder is not None:
                 self.client.log_artifact(self.parent_run_id, str(path), folder)
-        states = [trial.state for trial in self.study.get_trials(deepcopy=False)]
+        states = [trial.state for trial in counted(self.study.get_trials(deepcopy=False))]
         counts = [
             RunTag(f"trials {state.name.lower()}", str(states.count(state)))
             for state in (TrialState.COMPLETE, TrialState.FAIL, TrialState.WAITING)

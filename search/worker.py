@@ -1,25 +1,38 @@
-"""Claims trials from the storage and evaluates them until none is left."""
+"""Claims trials from the storage and evaluates them until none is left: python -m search.worker."""
 
+import argparse
+import logging
 import os
-import platform
+import signal
+import sys
+import time
 import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
-import psutil
 import torch
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
 
 from lightning_modules.data import Data
+from lightning_modules.precision import resolve_device
+from search import cli
 from search import storage as store
 from search.analysis import load
+from search.defaults import DEFAULT_OUT
+from search.engines.processes import URL
 from search.environment import environment
 from search.evaluate import evaluate, values
 from search.measurements import Measurements, identity, key, short
-from search.plan import Job, enqueue, job
+from search.plan import Job, enqueue, job, sampler
+from search.progress import LineProgress
+from search.queue import FINISHED, Queue, SignsOfLife, counted, own_name
 from search.seeds import more
 from search.study import Study
 from search.throughput import Candidate, measure, quiet
@@ -28,13 +41,22 @@ from space import Architecture
 from space.errors import InputError
 
 TOGETHER = 8  # networks of a search that are measured beside each other: more would not fit on a small GPU
-FINISHED = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
+EPILOG = f"""examples:
+  python -m search.worker --study kernel_ablation-laptop --storage sqlite:////shared/runs/studies.db
+  python -m search.worker --study kernel_ablation-cifar --storage postgresql+psycopg://me@server/studies --device cuda:1
+
+Any number of workers, on any number of machines, may join; each works until nothing is left to do. search.run, run
+again, writes the report of what all of them did.
+{cli.EXIT_CODES}
+"""
+POLL = 1.0  # seconds between looks at what other workers do
 
 
 class Watcher(Protocol):
     """What a worker tells while it works."""
 
     def planned(self, more: int) -> None: ...
+    def told(self, text: str) -> None: ...
     def waiting(self) -> None: ...
     def measuring(self, spent: float, budget: float) -> None: ...
     def started(self, number: int, name: str) -> None: ...
@@ -43,7 +65,10 @@ class Watcher(Protocol):
 
 
 class Worker:
-    """Evaluates the trials of one study in this process, one after another."""
+    """Evaluates the trials of one study in this process, one after another, beside any number of others.
+
+    `threads`: how many of the CPU's it trains with; torch's own number where None.
+    """
 
     def __init__(
         self,
@@ -55,39 +80,46 @@ class Worker:
         device: str,
         workdir: Path,
         watcher: Watcher,
+        threads: int | None = None,
     ) -> None:
         self.study, self.opened, self.storage = study, opened, storage
         self.data, self.device, self.workdir, self.watcher = data, device, workdir, watcher
+        self.threads = threads
         self.measurements = Measurements(opened)
+        self.queue = Queue(opened, storage, watcher.told)
 
     def run(self, *, fresh: bool = False) -> None:
-        """Work until no trial is left. On KeyboardInterrupt the trial at hand is given back before it is raised.
+        """Work until no trial is left, here or elsewhere. On KeyboardInterrupt the trial at hand goes back first.
 
         `fresh`: measure throughput again, whatever has been measured before.
         """
-        give_back_orphans(self.opened, self.storage)
+        self.queue.give_back()
+        self.measure(fresh=fresh)
+        waited = False
+        while True:
+            while (trial := self._claim()) is not None:
+                self._run_trial(trial)
+            if self.queue.others_run():
+                if not waited:
+                    self.watcher.told("nothing waits; staying until the trials of other workers are over")
+                waited = True
+                time.sleep(POLL)
+            elif not self._add_seeds():
+                return
+
+    def measure(self, *, fresh: bool = False) -> None:
+        """Measure what can be measured before anything trains."""
         if self.study.kind != "search":
             self.measure_arms(fresh=fresh)
         elif fresh:
             self.measure_again()
-        while True:
-            while (trial := self._claim()) is not None:
-                self._run_trial(trial)
-            if not self._add_seeds():
-                return
 
     def _claim(self) -> optuna.Trial | None:
         """Claim a waiting trial, or let the sampler make one while a search wants more."""
-        for waiting in self.opened.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            id_ = store.trial_id(self.storage, self.opened, waiting.number)
-            # The name goes first: a worker killed right after the claim is then known to be dead.
-            self.storage.set_trial_user_attr(id_, "worker", own_name())
-            if self.storage.set_trial_state_values(id_, TrialState.RUNNING):
-                return optuna.Trial(self.opened, id_)
-        if self.study.kind == "search" and len(self.opened.get_trials(deepcopy=False)) < self.study.trials:
-            trial = self.opened.ask()
-            trial.set_user_attr("worker", own_name())
-            return trial
+        if (claimed := self.queue.claim()) is not None:
+            return claimed
+        if self.study.kind == "search" and len(counted(self.opened.get_trials(deepcopy=False))) < self.study.trials:
+            return self.queue.ask()
         return None
 
     def _add_seeds(self) -> bool:
@@ -100,12 +132,25 @@ class Worker:
         return bool(wanted)
 
     def _run_trial(self, trial: optuna.Trial) -> None:
-        id_ = store.trial_id(self.storage, self.opened, trial.number)
+        with SignsOfLife(self.storage, trial._trial_id) as signs:
+            try:
+                self._evaluate(trial, signs)
+            except UpdateFinishedTrialError:
+                self.watcher.told(f"trial {trial.number} was given to another worker meanwhile; this result is dropped")
+                return
+        self.watcher.finished(self.opened.get_trials(deepcopy=False)[trial.number])
+
+    def _evaluate(self, trial: optuna.Trial, signs: SignsOfLife) -> None:
+        def on_epoch(row: dict[str, float]) -> None:
+            if signs.lost.is_set():
+                raise UpdateFinishedTrialError
+            self.watcher.epoch(row)
+
         try:
             one = self._job(trial)
             self.watcher.started(trial.number, f"{one.arm}, seed {one.seed}")
             throughput = self._throughput(one)
-            with quiet.training(self.device, self.watcher.waiting):
+            with quiet.training(self.device, self.watcher.waiting), _threads(self.threads):
                 record = evaluate(
                     one,
                     data=self.data,
@@ -113,20 +158,32 @@ class Worker:
                     throughput=throughput,
                     device=self.device,
                     workdir=self.workdir,
-                    on_epoch=self.watcher.epoch,
+                    on_epoch=on_epoch,
                 )
-            store.set_attrs(self.storage, id_, record | {"environment": environment(self.device)})
-            self.opened.tell(trial, values(record))
+            self._tell(trial, record | {"environment": environment(self.device)}, values(record))
         except KeyboardInterrupt:
-            self.storage.set_trial_state_values(id_, TrialState.WAITING)
+            self.queue.let_go(trial)
+            raise
+        except (UpdateFinishedTrialError, StorageInternalError):
             raise
         except Exception as error:
             failure = {"failure": _reason(error), "environment": environment(self.device)}
             if not isinstance(error, InputError):
                 failure["traceback"] = traceback.format_exc(limit=20)
-            store.set_attrs(self.storage, id_, failure)
-            self.opened.tell(trial, state=TrialState.FAIL)
-        self.watcher.finished(self.opened.get_trials(deepcopy=False)[trial.number])
+            self._tell(trial, failure, None)
+
+    def _tell(self, trial: optuna.Trial, record: dict[str, Any], scores: list[float] | None) -> None:
+        """Write a trial's record, then its state: whoever sees it finished sees the record whole."""
+        state = TrialState.COMPLETE if scores is not None else TrialState.FAIL
+
+        def write() -> None:
+            now = self.storage.get_trial(trial._trial_id)
+            if now.state is state and now.user_attrs.get("worker") == own_name():
+                return  # the answer to the last attempt was lost, not the attempt
+            store.set_attrs(self.storage, trial._trial_id, record)
+            self.opened.tell(trial, scores, state=state)
+
+        store.patiently(write, self.watcher.told)
 
     def _job(self, trial: optuna.Trial) -> Job:
         if self.study.kind != "search":
@@ -184,7 +241,11 @@ class Worker:
         return identity(candidate, reference, self.study.throughput, self.device)
 
     def _measure(self, candidates: dict[str, Candidate], reference: Candidate, *, fresh: bool = False) -> None:
-        """Measure what the storage lacks, or with `fresh` everything, and keep it there."""
+        """Measure what the storage lacks, or with `fresh` everything; one worker of a machine after another."""
+        with quiet.turn(self.device, self.watcher.waiting):
+            self._measure_lacking(candidates, reference, fresh=fresh)
+
+    def _measure_lacking(self, candidates: dict[str, Candidate], reference: Candidate, *, fresh: bool) -> None:
         identities = {name: self._identity(candidate, reference) for name, candidate in candidates.items()}
         lacking = {
             name: candidate
@@ -233,31 +294,14 @@ class MeasurementFailed(RuntimeError):
     """A network whose throughput could not be measured."""
 
 
-def own_name() -> str:
-    """Name this process so that another can tell whether it still lives."""
-    return f"{platform.node()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
-
-
-def give_back_orphans(opened: optuna.Study, storage: RDBStorage) -> int:
-    """Put running trials whose worker on this machine is dead back into the queue; return how many."""
-    count = 0
-    for trial in opened.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if not _alive(trial.user_attrs.get("worker")):
-            id_ = store.trial_id(storage, opened, trial.number)
-            count += storage.set_trial_state_values(id_, TrialState.WAITING)
-    return count
-
-
-def _alive(worker: str | None) -> bool:
-    if worker is None:
-        return False
-    host, pid, created = worker.rsplit(":", 2)
-    if host != platform.node():
-        return True  # another machine's: not ours to judge
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
     try:
-        return abs(psutil.Process(int(pid)).create_time() - float(created)) < 0.05
-    except psutil.NoSuchProcess:
-        return False
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _reason(error: Exception) -> str:
@@ -270,3 +314,73 @@ def _reason(error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Join a study; return the exit code."""
+    args = _parser().parse_args(argv)
+    return cli.answer(lambda: _join(args), "interrupted; the trial at hand was given back")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.parser("search.worker", "Join a study that search.run has begun, from any machine.", EPILOG)
+    add = parser.add_argument
+    add("--study", required=True, metavar="NAME", help="its name in the storage, e.g. kernel_ablation-laptop")
+    add("--storage", metavar="URL", default=os.environ.get(URL), help=f"the Optuna storage (default: ${URL})")
+    add("--out", metavar="DIR", default=DEFAULT_OUT, help="where work in progress is kept (default: %(default)s)")
+    add("--device", help="cpu, cuda, cuda:1, … (default: the study's)")
+    add("--threads", type=cli.positive, metavar="N", help="CPU threads to train with (default: torch's)")
+    cli.add_grace(parser)
+    add("--quiet", action="store_true", help="say nothing of trials, only what goes wrong")
+    return parser
+
+
+def _join(args: argparse.Namespace) -> int:
+    be_quiet()
+    if args.storage is None:
+        raise InputError(f"--storage URL, or {URL} in the environment, is needed")
+    storage = store.open_storage(args.storage, create=False, grace=args.grace)
+    trials = counted(store.find_study(args.study, storage).get_trials(deepcopy=False))
+    done = sum(trial.state in FINISHED for trial in trials)
+    with LineProgress(Console(stderr=True), len(trials), done, quiet=args.quiet) as watcher:
+        join(args.study, storage, Path(args.out), watcher, device=args.device, threads=args.threads).run()
+    return 0
+
+
+def be_quiet() -> None:
+    """Let libraries say nothing while trials run, and let a scheduler's SIGTERM be an interruption."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # Ctrl-C in the middle of a query leaves a cursor that cannot be closed, and is told there with a traceback.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def join(
+    name: str,
+    storage: RDBStorage,
+    out: Path,
+    watcher: Watcher,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+) -> Worker:
+    """Return a worker for a study that is in the storage. Raises InputError where it is not."""
+    opened = store.find_study(name, storage)
+    definition = opened.user_attrs["definition"] | {"paper": None}
+    study = Study.parse(definition, f"study {opened.study_name!r} in the storage")
+    opened.sampler = sampler(study)
+    return Worker(
+        study,
+        opened,
+        storage,
+        data=study.data.load() if study.kind != "table" else None,
+        device=resolve_device(device or study.device),
+        workdir=out / opened.study_name / "work",
+        watcher=watcher,
+        threads=threads,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,7 +5,7 @@ from search.analysis.effects import effects
 from search.analysis.fronts import front, hypervolume, importances
 from search.analysis.records import load
 from search.analysis.report import write_report
-from search.analysis.tables import main_table, paper_table, summary, terminal_table
+from search.analysis.tables import main_table, paper_table, summary
 
 __all__ = [
     "answer",
@@ -17,6 +17,5 @@ __all__ = [
     "main_table",
     "paper_table",
     "summary",
-    "terminal_table",
     "write_report",
 ]

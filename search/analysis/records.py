@@ -10,8 +10,8 @@ from optuna.trial import FrozenTrial
 
 from search.defaults import DEFAULT_STORAGE
 from search.measurements import newest, of_trial
-from search.storage import open_storage
-from space.errors import InputError, nearest
+from search.queue import counted, is_lost
+from search.storage import find_study, open_storage
 
 PLAIN = (
     *("arm", "factor", "baseline", "seed", "val_accuracy", "test_accuracy", "val_top5", "test_top5", "val_images"),
@@ -24,7 +24,7 @@ SPEEDS = {"images_per_s": "throughput", "low": "throughput_low", "high": "throug
 
 
 def load(study: str, *, storage: str | BaseStorage = DEFAULT_STORAGE) -> pd.DataFrame:
-    """Return one row a trial, in the order they were planned.
+    """Return one row a trial, in the order they were planned; of one whose worker died, the repetition.
 
     Columns: number, state, arm, factor, baseline, seed; val_accuracy, test_accuracy, val_top5, test_top5
     (percent), val_images (their number); train_* and infer_* of throughput (images/s), throughput_low and _high,
@@ -39,22 +39,14 @@ def load(study: str, *, storage: str | BaseStorage = DEFAULT_STORAGE) -> pd.Data
     `study` is that name, ``kernel_ablation-laptop``, or without the scale where there is one only.
     Raises InputError for a study or storage that does not exist.
     """
-    opened = _open(study, open_storage(storage, create=False) if isinstance(storage, str) else storage)
+    opened = find_study(
+        study, open_storage(storage, create=False, write=False) if isinstance(storage, str) else storage
+    )
     measured = newest(opened.user_attrs)
-    rows = [_row(trial, of_trial(trial, measured)) for trial in opened.get_trials(deepcopy=False)]
+    rows = [_row(trial, of_trial(trial, measured)) for trial in counted(opened.get_trials(deepcopy=False))]
     frame = pd.DataFrame(rows, columns=_columns(opened))
     frame.attrs = {"definition": opened.user_attrs.get("definition", {}), "study": opened.study_name}
     return frame
-
-
-def _open(study: str, storage: BaseStorage) -> optuna.Study:
-    names = optuna.get_all_study_names(storage)
-    matches = [name for name in names if name == study] or [n for n in names if n.rsplit("-", 1)[0] == study]
-    if len(matches) != 1:
-        there = f"there are {', '.join(matches or names)}" if names else "the storage has none"
-        problem = "is not clear" if matches else f"is not in the storage{nearest(study, names)}"
-        raise InputError(f"study {study!r} {problem}; {there}")
-    return optuna.load_study(study_name=matches[0], storage=storage)
 
 
 def _columns(opened: optuna.Study) -> list[str]:
@@ -67,6 +59,8 @@ def _columns(opened: optuna.Study) -> list[str]:
 def _row(trial: FrozenTrial, throughput: dict[str, Any]) -> dict[str, Any]:
     attrs = trial.user_attrs
     row = {"number": trial.number, "state": trial.state.name, **{key: attrs.get(key) for key in PLAIN}}
+    if is_lost(trial):
+        row["failure"] = f"its worker died, {len(trial.system_attrs.get('retry_history', [])) + 1} times in a row"
     row["baseline"] = bool(attrs.get("baseline", False))
     for mode in ("train", "infer"):
         measured = throughput.get(mode) or {}

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.table import Table
 from scipy import stats
 
 from search.analysis.dominance import noisy_front
@@ -272,14 +271,3 @@ def markdown(table: pd.DataFrame) -> str:
     body = [[str(cell).replace("|", "\\|") for cell in row] for row in table.itertuples(index=False)]
     align = ["---", *["--:"] * (len(head) - 1)]
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, align, *body]) + "\n"
-
-
-def terminal_table(frame: pd.DataFrame) -> Table:
-    """Return the main table for a terminal."""
-    text = main_table(frame)
-    table = Table(title=frame.attrs["study"], title_justify="left", show_lines=False)
-    for index, name in enumerate(text.columns):
-        table.add_column(str(name), justify="left" if index == 0 else "right")
-    for row in text.itertuples(index=False):
-        table.add_row(*(str(cell) for cell in row))
-    return table

@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
-
-from lightning_modules.precision import arithmetic, resolve_device
+from lightning_modules.precision import resolve_device
 from search.throughput import quiet
 from search.throughput.conditions import describe_device, watched
 from search.throughput.energy import energy_meter
@@ -57,17 +55,8 @@ def measure(
     """
     device = resolve_device(device)
     protocol.check_device(device)
-    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    if protocol.threads is not None:
-        torch.set_num_threads(protocol.threads)
-    try:
-        with quiet.measuring(device, on_wait), arithmetic(protocol.precision), torch.random.fork_rng(enabled=True):
-            torch.manual_seed(0)
-            return _measure(candidates, reference, protocol, device, on_progress)
-    finally:
-        torch.backends.cudnn.benchmark = benchmark
-        torch.set_num_threads(threads)
+    with quiet.measuring(device, on_wait), protocol.applied():
+        return _measure(candidates, reference, protocol, device, on_progress)
 
 
 def _measure(

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from lightning_modules.precision import arithmetic, resolve_device
+from lightning_modules.precision import resolve_device
 from search.throughput import quiet
 from search.throughput.protocol import Mode, Protocol
 from search.throughput.roofline import Roofline, measure_roofline
@@ -136,18 +136,14 @@ def explain(
 
     Raises what building and running a candidate raises.
     """
-    device, threads = resolve_device(device), torch.get_num_threads()
-    torch.set_num_threads(protocol.threads or threads)
-    try:
-        with quiet.measuring(device, on_wait), arithmetic(protocol.precision), torch.random.fork_rng(enabled=True):
-            roofline = measure_roofline(device, protocol.precision)
-            found: dict[str, dict[str, Breakdown]] = {}
-            for number, (name, candidate) in enumerate(candidates.items()):
-                if on_progress is not None:
-                    on_progress(number, len(candidates))
-                found[name] = {mode: break_down(candidate, mode, protocol, device) for mode in modes}
-    finally:
-        torch.set_num_threads(threads)
+    device = resolve_device(device)
+    with quiet.measuring(device, on_wait), protocol.applied():
+        roofline = measure_roofline(device, protocol.precision)
+        found: dict[str, dict[str, Breakdown]] = {}
+        for number, (name, candidate) in enumerate(candidates.items()):
+            if on_progress is not None:
+                on_progress(number, len(candidates))
+            found[name] = {mode: break_down(candidate, mode, protocol, device) for mode in modes}
     return Explained(roofline, found)
 
 

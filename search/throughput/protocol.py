@@ -1,11 +1,13 @@
 """Protocol: under which conditions throughput is measured."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lightning_modules.precision import MemoryFormat, Precision
+from lightning_modules.precision import MemoryFormat, Precision, arithmetic
 from space.errors import InputError
 
 Mode = Literal["train", "infer", "latency"]
@@ -51,6 +53,20 @@ class Protocol(BaseModel):
     def images(self, mode: Mode) -> int:
         """Return how many images a step takes."""
         return 1 if mode == "latency" else self.batch_size
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Set torch's threads, arithmetic and random numbers for a measurement, and back afterwards."""
+        threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = True
+        torch.set_num_threads(self.threads or threads)
+        try:
+            with arithmetic(self.precision), torch.random.fork_rng(enabled=True):
+                torch.manual_seed(0)
+                yield
+        finally:
+            torch.backends.cudnn.benchmark = benchmark
+            torch.set_num_threads(threads)
 
     def check_device(self, device: str) -> None:
         """Raise InputError where the device lacks what the protocol asks for."""

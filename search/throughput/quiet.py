@@ -26,6 +26,13 @@ def measuring(device: str, on_wait: Callable[[], None] | None = None) -> Iterato
 
 
 @contextmanager
+def turn(device: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Take turns in deciding what is to be measured: whoever waits here may find it measured by then."""
+    with _locked(device, "turn", fcntl.LOCK_EX, on_wait):
+        yield
+
+
+@contextmanager
 def training(device: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
     """Share the device with other trainings: waits until no measurement runs on it or waits for it."""
     with _locked(device, "gate", fcntl.LOCK_SH, on_wait):

@@ -1,0 +1,196 @@
+"""The queue: which trials wait, which worker holds one, and what becomes of those whose worker died.
+
+Optuna's storage does most of it. What is added on top of it: a trial has a sign of life before it is claimed, since one
+without any is never found to be dead; signs of life go on when the storage was away for a while; a trial that was
+failed but not yet enqueued again is; and of trials that were enqueued twice, by two who started at once, one is run.
+"""
+
+import copy
+import os
+import platform
+import threading
+import warnings
+from collections.abc import Callable, Hashable, Iterable
+from datetime import datetime, timedelta
+from typing import Self
+
+import optuna
+import psutil
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.trial import FrozenTrial, TrialState
+
+from search import storage as store
+
+RETRIES = 2
+warnings.filterwarnings("ignore", category=ExperimentalWarning)  # heartbeats are, since 2021
+retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
+FINISHED = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
+UNFINISHED = (TrialState.WAITING, TrialState.RUNNING)
+
+
+def job_key(trial: FrozenTrial) -> Hashable:
+    """Name what a trial is to find out: an arm and seed, or the first trial of a search that it repeats."""
+    arm, seed = trial.user_attrs.get("arm"), trial.user_attrs.get("seed")
+    first = trial.system_attrs.get("failed_trial", trial.number)
+    return first if arm is None or str(arm).startswith("trial ") else (arm, seed)
+
+
+def is_lost(trial: FrozenTrial) -> bool:
+    """Say whether a trial failed because its worker died: who fails by itself says why."""
+    return trial.state is TrialState.FAIL and "failure" not in trial.user_attrs
+
+
+def is_double(trial: FrozenTrial) -> bool:
+    """Say whether a trial was set aside since another one finds out the same."""
+    return "double_of" in trial.user_attrs
+
+
+def counted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Return one trial a job: the first that is not lost, or the last that is."""
+    found: dict[Hashable, FrozenTrial] = {}
+    for trial in trials:
+        if is_double(trial):
+            continue
+        name = job_key(trial)
+        if name not in found or is_lost(found[name]):
+            found[name] = trial
+    return sorted(found.values(), key=lambda trial: trial.number)
+
+
+class Queue:
+    """One worker's hold on a study's trials."""
+
+    def __init__(self, opened: optuna.Study, storage: RDBStorage, tell: Callable[[str], None]) -> None:
+        self.opened, self.storage, self.tell = opened, storage, tell
+        self._given_up: set[int] = set()
+
+    def claim(self) -> optuna.Trial | None:
+        """Claim the first trial that waits, so that nobody else runs it, or return None."""
+        self.give_back()
+        trials = self.opened.get_trials(deepcopy=False)
+        first = {trial.number for trial in counted(trials)}
+        for waiting in (trial for trial in trials if trial.state is TrialState.WAITING):
+            id_ = store.trial_id(self.storage, self.opened, waiting.number)
+            if waiting.number not in first:
+                self._set_aside(id_, waiting)
+                continue
+            self.storage.record_heartbeat(id_)
+            try:
+                claimed = self.storage.set_trial_state_values(id_, TrialState.RUNNING)
+            except UpdateFinishedTrialError:
+                continue
+            if claimed:
+                self.storage.set_trial_user_attr(id_, "worker", own_name())
+                return optuna.Trial(self.opened, id_)
+        return None
+
+    def ask(self) -> optuna.Trial:
+        """Let the sampler make a trial, and hold it."""
+        trial = self.opened.ask()
+        self.storage.record_heartbeat(trial._trial_id)
+        trial.set_user_attr("worker", own_name())
+        return trial
+
+    def give_back(self) -> None:
+        """Enqueue again what dead workers held: at once where they lived here, else when signs of life stay away."""
+        for trial in self.opened.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if _died_here(trial.user_attrs.get("worker")) or self._never_named(trial):
+                id_ = store.trial_id(self.storage, self.opened, trial.number)
+                try:
+                    self.storage.set_trial_state_values(id_, TrialState.FAIL)
+                except UpdateFinishedTrialError:
+                    continue
+        fail_stale_trials(self.opened)
+        # Whoever failed a trial may have died before enqueuing it again, so this goes by what is there.
+        trials = self.opened.get_trials(deepcopy=False)
+        tried = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
+        for trial in counted(trials):
+            if is_lost(trial) and trial.number not in tried | self._given_up:
+                again = len(trial.system_attrs.get("retry_history", [])) < RETRIES
+                what = "it is tried again" if again else f"given up after {RETRIES + 1} times"
+                self._given_up |= set() if again else {trial.number}
+                self.tell(f"the worker of trial {trial.number} ({_named(trial)}) died; {what}")
+                if again:
+                    fresh = copy.deepcopy(trial)
+                    # Whoever is named as its worker and dead, has it taken away.
+                    fresh.user_attrs = {name: one for name, one in trial.user_attrs.items() if name != "worker"}
+                    retry(self.opened, fresh)
+
+    def others_run(self) -> bool:
+        """Say whether any trial is unfinished."""
+        return bool(self.opened.get_trials(deepcopy=False, states=UNFINISHED))
+
+    def let_go(self, trial: optuna.Trial) -> None:
+        """Put a trial of one's own back into the queue."""
+        trial.set_user_attr("worker", None)
+        self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+
+    def _never_named(self, trial: FrozenTrial) -> bool:
+        """Say whether a trial has run for long without the name of its worker, who died before giving it."""
+        grace = timedelta(seconds=self.storage.grace_period or 0)
+        began = trial.datetime_start
+        return trial.user_attrs.get("worker") is None and began is not None and datetime.now() - began > grace
+
+    def _set_aside(self, id_: int, trial: FrozenTrial) -> None:
+        same = next(
+            one.number for one in counted(self.opened.get_trials(deepcopy=False)) if job_key(one) == job_key(trial)
+        )
+        try:
+            self.storage.set_trial_user_attr(id_, "double_of", same)
+            self.storage.set_trial_user_attr(id_, "failure", f"enqueued twice; see trial {same}")
+            self.storage.set_trial_state_values(id_, TrialState.FAIL)
+        except UpdateFinishedTrialError:
+            return
+
+
+class SignsOfLife:
+    """Lets the storage know, while a trial runs, that its worker lives; `lost` is set when it was given up anyway.
+
+    Goes on where the storage cannot be reached for a while, which Optuna's own thread does not.
+    """
+
+    def __init__(self, storage: RDBStorage, id_: int) -> None:
+        self.storage, self.id_ = storage, id_
+        self.lost, self._over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        interval = self.storage.get_heartbeat_interval()
+        while not self._over.wait(interval):
+            try:
+                if self.storage.get_trial(self.id_).state is not TrialState.RUNNING:
+                    self.lost.set()
+                    return
+                self.storage.record_heartbeat(self.id_)
+            except (StorageInternalError, OSError):
+                continue
+
+
+def own_name() -> str:
+    """Name this process so that another can tell whether it still lives."""
+    return f"{platform.node()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
+
+
+def _died_here(worker: str | None) -> bool:
+    if worker is None:
+        return False
+    host, pid, created = worker.rsplit(":", 2)
+    if host != platform.node():
+        return False  # another machine's: its signs of life tell
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - float(created)) >= 0.05
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _named(trial: FrozenTrial) -> str:
+    return f"{trial.user_attrs.get('arm', 'not begun')}, seed {trial.user_attrs.get('seed', 0)}"

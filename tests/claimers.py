@@ -1,0 +1,38 @@
+"""Workers that do nothing but claim."""
+
+import multiprocessing
+import os
+import signal
+from typing import Any
+
+import optuna
+
+from search.queue import Queue
+from search.storage import open_storage
+
+NAME = "mine-laptop"
+
+
+def forks() -> multiprocessing.context.ForkContext:
+    """Return where to make processes: copies of this one, which need not import everything anew."""
+    return multiprocessing.get_context("fork")
+
+
+def queue(url: str) -> tuple[Queue, list[str]]:
+    """Return the queue of another worker, and what it tells."""
+    told: list[str] = []
+    storage = open_storage(url)
+    return Queue(optuna.load_study(study_name=NAME, storage=storage), storage, told.append), told
+
+
+def claim_all(url: str, out: Any) -> None:
+    own, _ = queue(url)
+    while (trial := own.claim()) is not None:
+        out.put((os.getpid(), trial.number))
+        own.opened.tell(trial, [1.0, 1.0])
+
+
+def claim_and_die(url: str) -> None:
+    own, _ = queue(url)
+    assert own.claim() is not None
+    os.kill(os.getpid(), signal.SIGKILL)
