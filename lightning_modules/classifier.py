@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassAccuracy
 
+from lightning_modules.checkpoint import random_state, set_random_state
 from lightning_modules.loaders import Batch
 from lightning_modules.recipe import Recipe
 
@@ -54,6 +55,7 @@ class Classifier(pl.LightningModule):
         self.top1 = MulticlassAccuracy(num_classes, average="micro")
         self.top5 = MulticlassAccuracy(num_classes, average="micro", top_k=5) if num_classes > 5 else None
         self.curves: list[Row] = []
+        self._random: dict[str, Any] | None = None
         self.best: dict[str, Any] = {"epoch": 0, "accuracy": -math.inf, "top5": None, "state": {}}
         self.train_loss, self.train_batches = torch.zeros(()), 0
         self.eval_loss, self.eval_images = torch.zeros(()), 0
@@ -128,6 +130,18 @@ class Classifier(pl.LightningModule):
             self.best = {"epoch": self.current_epoch + 1, "accuracy": accuracy, "top5": top5, "state": state}
         if self.on_epoch is not None:
             self.on_epoch(row)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["workbench"] = {"curves": self.curves, "best": self.best, "random": random_state()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        kept = checkpoint["workbench"]
+        self.curves, self.best, self._random = kept["curves"], kept["best"], kept["random"]
+
+    def on_fit_start(self) -> None:
+        # Right before the first batches are drawn, as it was at the end of the epoch before.
+        if self._random is not None:
+            set_random_state(self._random)
 
     @property
     def evaluated(self) -> nn.Module:

@@ -15,14 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from lightning_modules.checkpoint import Keeper, completed_epochs
 from lightning_modules.classifier import Classifier, Row, TrainingFailed
 from lightning_modules.data import Data
-from lightning_modules.loaders import eval_loader, train_loader
+from lightning_modules.loaders import MemoryLoader, eval_loader, train_loader
 from lightning_modules.precision import FORMATS, arithmetic, resolve_device
 from lightning_modules.recipe import Recipe
 
 __all__ = ["FitResult", "TrainingFailed", "fit"]
 
+CHECKPOINT_SECONDS = 60.0
 PLUGINS = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -53,8 +55,13 @@ def fit(
     workdir: Path,
     device: str = "auto",
     on_epoch: Callable[[Row], None] | None = None,
+    checkpoint: Path | None = None,
+    every: float = CHECKPOINT_SECONDS,
 ) -> FitResult:
     """Train `network` in place. All that is drawn comes from `seed`: the same seed and machine, the same bits.
+
+    Where the file `checkpoint` is there, training goes on from it, to the same bits again (but not with workers
+    that load images, whose random numbers are their own). It is written every so many seconds, and removed in the end.
 
     Raises TrainingFailed for a loss that is not finite, torch.OutOfMemoryError where memory runs out, and
     KeyboardInterrupt where a person interrupts.
@@ -64,6 +71,9 @@ def fit(
     pl.seed_everything(seed, workers=True, verbose=False)
     network.to(device, memory_format=FORMATS[recipe.memory_format])  # type: ignore[call-overload]
     loader = train_loader(data, recipe, seed, device)
+    done = completed_epochs(checkpoint) if checkpoint is not None else 0
+    if isinstance(loader, MemoryLoader):
+        loader.epoch = done
     updates = -(-len(loader) // recipe.accumulate)  # type: ignore[arg-type]
     module = Classifier(network, recipe, data.num_classes, updates, on_epoch)
     with _quiet(), arithmetic(recipe.precision), _deterministic():
@@ -75,18 +85,22 @@ def fit(
             accumulate_grad_batches=recipe.accumulate,
             default_root_dir=workdir,
             logger=False,
-            enable_checkpointing=False,
+            enable_checkpointing=checkpoint is not None,
+            callbacks=[Keeper(checkpoint, every)] if checkpoint is not None else [],
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
         val, test = (eval_loader(data, split, recipe, device) for split in (data.val, data.test))
-        _run(lambda: trainer.fit(module, loader, val))
+        resume = str(checkpoint) if done else None
+        _run(lambda: trainer.fit(module, loader, val, ckpt_path=resume, weights_only=True))
         module.evaluated.load_state_dict(module.best["state"])
         module.to(device)
         _run(lambda: trainer.test(module, test, verbose=False))
         test_accuracy, test_top5, _ = module.scores()
     network.load_state_dict(module.best["state"])
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     return FitResult(
         val_accuracy=module.best["accuracy"],
         val_top5=module.best["top5"],

@@ -25,11 +25,13 @@ def evaluate(
     device: str,
     workdir: Path,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    checkpoint: Path | None = None,
 ) -> dict[str, Any]:
     """Train the job's network on `data` and return the trial's record; without data, train nothing.
 
     The result depends on the arguments alone: weights and everything drawn in training come from the job's seed.
     Weights that the network shares with the one it is `paired_with` start the same, data come in the same order.
+    A training that was killed goes on from its file `checkpoint`, to the same result.
     Raises TrainingFailed for a loss that is not finite, torch.OutOfMemoryError where memory runs out.
     """
     started = time.perf_counter()
@@ -37,7 +39,16 @@ def evaluate(
     if data is not None:
         pl.seed_everything(job.seed, verbose=False)
         network, shared = build_paired(job.architecture, job.paired_with)
-        result = fit(network, data, recipe, seed=job.seed, workdir=workdir, device=device, on_epoch=on_epoch)
+        result = fit(
+            network,
+            data,
+            recipe,
+            seed=job.seed,
+            workdir=workdir,
+            device=device,
+            on_epoch=on_epoch,
+            checkpoint=checkpoint,
+        )
         record |= {
             "val_accuracy": result.val_accuracy,
             "val_images": len(data.val),  # type: ignore[arg-type]

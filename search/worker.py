@@ -159,6 +159,7 @@ class Worker:
                     device=self.device,
                     workdir=self.workdir,
                     on_epoch=on_epoch,
+                    checkpoint=self._checkpoint(one),
                 )
             self._tell(trial, record | {"environment": environment(self.device)}, values(record))
         except KeyboardInterrupt:
@@ -171,6 +172,16 @@ class Worker:
             if not isinstance(error, InputError):
                 failure["traceback"] = traceback.format_exc(limit=20)
             self._tell(trial, failure, None)
+
+    def _checkpoint(self, one: Job) -> Path:
+        """Name the file from which the training goes on after its end: by all that its bits depend on."""
+        paired = one.paired_with.fingerprint if one.paired_with is not None else ""
+        about = {
+            **{"architecture": one.architecture.fingerprint, "paired with": paired, "seed": one.seed},
+            **{name: getattr(self.study, name).model_dump(mode="json") for name in ("data", "recipe")},
+            **{"torch": torch.__version__, "device": torch.device(self.device).type, "threads": self.threads},
+        }
+        return self.workdir / f"{key(about)}.ckpt"
 
     def _tell(self, trial: optuna.Trial, record: dict[str, Any], scores: list[float] | None) -> None:
         """Write a trial's record, then its state: whoever sees it finished sees the record whole."""
