@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,10 @@ def _answer(args: argparse.Namespace) -> int:
     if args.list:
         _print_list(cli.stdout())
         return 0
+    if args.import_file is not None:
+        return _import(args)
+    if args.export is not None:
+        return _export(args)
     if args.study is None:
         raise InputError("nothing to run: give --study NAME, or --list to see the studies")
     study = load_study(args.study, args.scale, _overrides(args), name=args.name)
@@ -98,9 +103,33 @@ def _parser() -> argparse.ArgumentParser:
     cli.add_grace(parser)
     add("--fresh", action="store_true", help="measure throughput again, e.g. where the report calls it disturbed")
     add("--watch", action="store_true", help="write the report after every trial; the open page follows")
+    add("--export", type=Path, metavar="FILE", help="write a study with its records to a file, and run nothing")
+    add("--import", dest="import_file", type=Path, metavar="FILE", help="add a study from such a file")
     add("--json", action="store_true", help="print a machine-readable summary on standard output")
     add("--quiet", action="store_true", help="print no result table at the end")
     return parser
+
+
+def _storage_url(args: argparse.Namespace) -> str:
+    return args.storage or f"sqlite:///{Path(args.out) / 'studies.db'}"
+
+
+def _export(args: argparse.Namespace) -> int:
+    from search.transfer import export_study
+
+    if args.study is None:
+        raise InputError("--export FILE needs --study NAME, its name in the storage")
+    count = export_study(args.study, store.open_storage(_storage_url(args), create=False, write=False), args.export)
+    print(f"{count} trials written to {args.export}", file=sys.stderr)
+    return 0
+
+
+def _import(args: argparse.Namespace) -> int:
+    from search.transfer import import_study
+
+    name = import_study(args.import_file, store.open_storage(_storage_url(args)))
+    print(f"{name} is in {store.masked(_storage_url(args))}", file=sys.stderr)
+    return 0
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
@@ -115,29 +144,38 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     from search.plan import open_study
     from search.progress import LineProgress, LiveProgress
     from search.queue import FINISHED, counted
-    from search.tracking import Tracker, check_reachable
+    from search.tracking import Copy, Unreachable, check_reachable
     from search.worker import Worker, be_quiet
 
     be_quiet()
     began = time.monotonic()
     out = Path(args.out)
-    storage_url = args.storage or f"sqlite:///{out / 'studies.db'}"
+    storage_url = _storage_url(args)
     tracking_uri = args.tracking_uri or f"sqlite:///{out / 'mlflow.db'}"
     device = resolve_device(study.device)
     # The data and both stores are tried before anything is written to them.
     data = study.data.load() if study.kind != "table" else None
-    check_reachable(tracking_uri)
+    with suppress(Unreachable):  # that costs the copy, not the study
+        check_reachable(tracking_uri)
     cli.folder(out)
     storage = store.open_storage(storage_url, grace=args.grace)
     opened = open_study(study, storage)
-    tracker = Tracker(tracking_uri, study=opened, definition=opened.user_attrs["definition"], out=out)
+    copy = Copy(
+        tracking_uri,
+        study=opened,
+        definition=opened.user_attrs["definition"],
+        out=out,
+        tell=lambda text: err.print(text, markup=False, highlight=False, soft_wrap=True),
+    )
+    copy.connect()
     folder = cli.folder(out / study.full_name)
 
     command = f"python -m search.run {shlex.join(_repeat(args))}"
 
     def tell() -> None:
         frame = load_records(study.full_name, storage=storage)
-        tracker.log_answer(answer(frame))
+        text = answer(frame)
+        copy.do(lambda tracker: tracker.log_answer(text))
         if args.watch:
             write_report(frame, folder, command=command, live=True)
 
@@ -149,7 +187,7 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     if study.kind in ("ablation", "factorial") and study.first_seeds == 1:
         err.print("one seed an arm decides nothing: no intervals, no verdicts; --seeds 3 gives both", style="yellow")
     with progress(err, total, done) as watcher:
-        copying = _Copying(watcher, tracker, tell)
+        copying = _Copying(watcher, copy, tell)
         worker = Worker(study, opened, storage, data=data, device=device, workdir=folder / "work", watcher=copying)
         try:
             if args.workers > 1:
@@ -158,12 +196,12 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
             else:
                 worker.run(fresh=args.fresh)
         finally:
-            tracker.sync(again=args.fresh)
+            copy.do(lambda tracker: tracker.sync(again=args.fresh))
 
     frame = load_records(study.full_name, storage=storage)
     written = write_report(frame, folder, command=command)
-    tracker.log_answer(answer(frame))
-    tracker.log_report(written)
+    copy.do(lambda tracker: tracker.log_answer(answer(frame)))
+    copy.do(lambda tracker: tracker.log_report(written))
     complete, failed = (int((frame["state"] == state).sum()) for state in ("COMPLETE", "FAIL"))
     if args.json:
         print(json.dumps(_summary(study, frame, written, storage_url, tracking_uri, time.monotonic() - began)))
@@ -208,15 +246,15 @@ def _many(args: argparse.Namespace, opened: optuna.Study, worker: Any, watcher: 
 class _Copying:
     """Passes everything on to the progress display, each finished trial to MLflow, and has told what is known then."""
 
-    def __init__(self, watcher: Any, tracker: Any, tell: Callable[[], None]) -> None:
+    def __init__(self, watcher: Any, copy: Any, tell: Callable[[], None]) -> None:
         self.planned, self.waiting, self.measuring = watcher.planned, watcher.waiting, watcher.measuring
         self.told = watcher.told
         self.started, self.epoch = watcher.started, watcher.epoch
-        self._finished, self._sync, self._tell = watcher.finished, tracker.sync, tell
+        self._finished, self._copy, self._tell = watcher.finished, copy, tell
 
     def finished(self, trial: optuna.trial.FrozenTrial) -> None:
         self._finished(trial)
-        self._sync()
+        self._copy.do(lambda tracker: tracker.sync())
         self._tell()
 
 

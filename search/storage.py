@@ -1,5 +1,6 @@
 """The Optuna storage: the queue of trials and the record of what came of them."""
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from space.errors import InputError, nearest
 
 GRACE = 60  # seconds without a sign of life after which a worker on another machine counts as dead
 PATIENCE = 600  # seconds for which a database that was there before is waited for
+AWAY = "the storage cannot be reached; trying for %d s: %s"
+log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
@@ -81,9 +84,11 @@ def _patiently(dialect: Dialect, record: Any, args: Any, options: Any) -> Any:
     while True:
         try:
             return dialect.connect(*args, **options)
-        except dialect.loaded_dbapi.Error:
+        except dialect.loaded_dbapi.Error as error:
             if time.monotonic() + wait > end:
                 raise
+            if wait == 0.5:
+                log.warning(AWAY, PATIENCE, str(error).strip().splitlines()[0])
             time.sleep(wait)
             wait = min(2 * wait, 10)
 
@@ -98,7 +103,7 @@ def patiently(write: Callable[[], Result], tell: Callable[[str], None]) -> Resul
             if time.monotonic() > end:
                 raise
             if not told:
-                tell(f"the storage cannot be reached; trying for {PATIENCE} s: {str(error.__cause__).splitlines()[0]}")
+                tell(AWAY % (PATIENCE, str(error.__cause__).splitlines()[0]))
             told = True
             time.sleep(1)
 

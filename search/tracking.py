@@ -3,7 +3,7 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,47 @@ ALL_TRIALS = 'tags.arm LIKE "%"'  # MLflow folds child runs away until a search 
 PORTS = {"http": 80, "https": 443, "postgresql": 5432}
 
 
+class Unreachable(InputError):
+    """Nobody answers where the store should be."""
+
+
+class Copy:
+    """A study's copy in MLflow, which must not cost the study: what fails is told once, and left to search.sync."""
+
+    def __init__(
+        self, uri: str, *, study: optuna.Study, definition: Mapping[str, Any], out: Path, tell: Callable[[str], None]
+    ) -> None:
+        self.uri, self.study, self.definition, self.out, self.tell = uri, study, definition, out, tell
+        self.tracker: Tracker | None = None
+        self.told = False
+
+    def connect(self) -> None:
+        """Reach the store. Raises InputError for one that answers, or could, and cannot be used."""
+        try:
+            self._reached()
+        except Unreachable as error:
+            self._tell(error)
+
+    def do(self, act: Callable[["Tracker"], object]) -> None:
+        """Let the tracker do something, if it can be reached."""
+        try:
+            act(self._reached())
+        except (InputError, MlflowException, SQLAlchemyError, OSError) as error:
+            self._tell(error)
+
+    def _reached(self) -> "Tracker":
+        check_reachable(self.uri)
+        if self.tracker is None:
+            self.tracker = Tracker(self.uri, study=self.study, definition=self.definition, out=self.out)
+        return self.tracker
+
+    def _tell(self, error: Exception) -> None:
+        if not self.told:
+            later = f"python -m search.sync --study {self.study.study_name}, with this --out, --storage, --tracking-uri"
+            self.tell(f"no copy in MLflow for now: {_first_line(error)}; the study goes on. Later: {later}")
+        self.told = True
+
+
 class Tracker:
     """Copies one study: one MLflow experiment, in it one parent run and a child run a trial.
 
@@ -39,6 +80,7 @@ class Tracker:
 
     def __init__(self, uri: str, *, study: optuna.Study, definition: Mapping[str, Any], out: Path) -> None:
         self.study, self.definition = study, dict(definition)
+        self._present: dict[str, Run] | None = None
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.WARNING)
         check_reachable(uri)
@@ -55,14 +97,15 @@ class Tracker:
         `again`: copy the scores of those it has as well, after throughput was measured anew.
         """
         measured = newest(self.study.user_attrs)
-        present = {run.data.tags[TRIAL]: run for run in self._children()}
+        if self._present is None or again:
+            self._present = {run.data.tags[TRIAL]: run for run in self._children()}
         copied = 0
         for trial in counted(self.study.get_trials(deepcopy=False)):
             if trial.state not in (TrialState.COMPLETE, TrialState.FAIL):
                 continue
-            run = present.get(str(trial.number))
+            run = self._present.get(str(trial.number))
             if run is None or run.info.status == "RUNNING":  # a copy that was cut off is completed
-                self._copy(trial, run, measured)
+                self._present[str(trial.number)] = self._copy(trial, run, measured)
                 copied += 1
             elif again:
                 self._log_scores(run.info.run_id, trial, measured)
@@ -143,7 +186,7 @@ class Tracker:
         tags = [RunTag("disturbed", "; ".join(throughput.get("flags") or []) or "no")]
         self.client.log_batch(run_id, metrics=metrics, tags=tags)
 
-    def _copy(self, trial: FrozenTrial, run: Run | None, measured: Mapping[str, dict[str, Any]]) -> None:
+    def _copy(self, trial: FrozenTrial, run: Run | None, measured: Mapping[str, dict[str, Any]]) -> Run:
         attrs = trial.user_attrs
         ablation = self.definition.get("kind") != "search"
         name = f"{attrs.get('arm')} · seed {attrs.get('seed')}" if ablation else f"trial {trial.number}"
@@ -169,6 +212,7 @@ class Tracker:
             self.client.log_text(run_id, text, "architecture.yaml")
         status = "FINISHED" if trial.state is TrialState.COMPLETE else "FAILED"
         self.client.set_terminated(run_id, status, end_time=ended)
+        return self.client.get_run(run_id)
 
 
 def _final(attrs: Mapping[str, Any], speeds: Mapping[str, Any]) -> dict[str, float]:
@@ -231,7 +275,7 @@ def _params(values: Mapping[str, Any]) -> list[Param]:
 def check_reachable(uri: str) -> None:
     """Knock at a server before MLflow does, which tries for minutes; make a database file's folder.
 
-    Raises InputError, in one line and with passwords hidden, where nobody answers.
+    Raises Unreachable, in one line and with passwords hidden, where nobody answers, InputError for what is no store.
     """
     parts = urlsplit(uri)
     scheme = parts.scheme.partition("+")[0]
@@ -240,7 +284,7 @@ def check_reachable(uri: str) -> None:
             port = parts.port or PORTS[scheme]
             socket.create_connection((parts.hostname or "localhost", port), timeout=5).close()
         except (OSError, ValueError) as error:
-            raise InputError(f"--tracking-uri {masked(uri)}: nobody answers: {_first_line(error)}") from error
+            raise Unreachable(f"--tracking-uri {masked(uri)}: nobody answers: {_first_line(error)}") from error
     elif scheme == "sqlite":
         folder = Path(uri.removeprefix("sqlite:///")).parent
         try:

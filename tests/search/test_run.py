@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from search.analysis import effects, load
 from search.run import main
 from search.study import list_scales, list_studies
+from search.sync import main as sync
 from space.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -199,6 +200,24 @@ def test_the_time_for_further_seeds_is_kept(
     assert frame.groupby("arm")["seed"].nunique().max() <= 3
 
 
+def test_a_study_without_mlflow_goes_on_and_is_copied_later(
+    command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = "http://me:secret@127.0.0.1:1"
+    args = command("--study", "norm_ablation", "--scale", "laptop", "--seeds", "1", "--tracking-uri", away)
+    done = call(args, tmp_path, capsys)
+    assert done.returncode == 0
+    told = [line for line in done.stderr.splitlines() if "MLflow" in line]
+    assert len(told) == 1
+    assert "nobody answers" in told[0]
+    assert "secret" not in done.stderr
+    for copied in (2, 0):
+        with chdir(tmp_path):
+            assert sync(["--study", "norm_ablation"]) == 0
+        assert f"{copied} trials copied" in capsys.readouterr().err
+    assert sync(["--study", "norm_ablation", "--out", str(tmp_path / "runs"), "--tracking-uri", away]) == 2
+
+
 def test_networks_that_cannot_be_trained_fail_alone(
     command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -280,7 +299,6 @@ def test_the_list_names_every_study_and_scale(
             ["--study", "kernel_ablation", "--storage", "postgresql+psycopg://me:secret@127.0.0.1:1/x"],
             "cannot be opened: connection failed",
         ),
-        (["--study", "kernel_ablation", "--tracking-uri", "http://me:secret@127.0.0.1:1"], "nobody answers"),
         (["--study", "kernel_ablation", "--tracking-uri", "ftp://x"], "not a store that works here"),
         (["--study", "kernel_ablation", "--set", "device=cuda:99"], "device 'cuda:99' is not on this machine"),
         (["--study", "kernel_ablation", "--out", "/proc/no"], "cannot be created"),

@@ -1,0 +1,50 @@
+"""Complete the copy of a study in MLflow: python -m search.sync --study NAME."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from search import cli
+from search.defaults import DEFAULT_OUT
+
+EPILOG = f"""MLflow holds a copy to look at; the storage holds the truth. What the copy lacks, as after an outage of its
+server, is added; what it has is left alone.
+{cli.EXIT_CODES}
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Copy; return the exit code."""
+    args = _parser().parse_args(argv)
+    return cli.answer(lambda: _sync(args))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.parser("search.sync", "Complete the copy of a study in MLflow.", EPILOG)
+    add = parser.add_argument
+    add("--study", required=True, metavar="NAME", help="its name in the storage, with or without its scale")
+    add("--out", metavar="DIR", default=DEFAULT_OUT, help="where reports and databases are (default: %(default)s)")
+    add("--storage", metavar="URL", help="Optuna storage (default: sqlite:///OUT/studies.db)")
+    add("--tracking-uri", metavar="URI", help="MLflow store (default: sqlite:///OUT/mlflow.db)")
+    return parser
+
+
+def _sync(args: argparse.Namespace) -> int:
+    from search.analysis import answer, load
+    from search.storage import find_study, open_storage
+    from search.tracking import Tracker
+
+    out = Path(args.out)
+    storage = open_storage(args.storage or f"sqlite:///{out / 'studies.db'}", create=False, write=False)
+    opened = find_study(args.study, storage)
+    uri = args.tracking_uri or f"sqlite:///{out / 'mlflow.db'}"
+    tracker = Tracker(uri, study=opened, definition=opened.user_attrs["definition"], out=out)
+    copied = tracker.sync()
+    tracker.log_answer(answer(load(opened.study_name, storage=storage)))
+    print(f"{copied} trial{'s' if copied != 1 else ''} copied", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
