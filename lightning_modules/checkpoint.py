@@ -11,6 +11,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from space.errors import first_line
+
 log = logging.getLogger(__name__)
 
 
@@ -74,8 +76,3 @@ def set_random_state(state: dict[str, Any]) -> None:
     np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), int(position), int(has_gauss), gauss))
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal), gauss_next))
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error says first."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from search.measurements import newest, of_trial
 from search.queue import counted
 from search.storage import masked
-from space.errors import InputError
+from space.errors import InputError, first_line
 
 TRIAL, PARENT, NOTE = "trial", "mlflow.parentRunId", "mlflow.note.content"
 PARAM_LENGTH = 6000
@@ -68,7 +68,7 @@ class Copy:
     def _tell(self, error: Exception) -> None:
         if not self.told:
             later = f"python -m search.sync --study {self.study.study_name}, with this --out, --storage, --tracking-uri"
-            self.tell(f"no copy in MLflow for now: {_first_line(error)}; the study goes on. Later: {later}")
+            self.tell(f"no copy in MLflow for now: {first_line(error)}; the study goes on. Later: {later}")
         self.told = True
 
 
@@ -89,7 +89,7 @@ class Tracker:
             self.experiment_id = self._experiment(uri, out)
             self.parent_run_id = self._parent()
         except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-            raise InputError(f"--tracking-uri {masked(uri)}: cannot be used: {_first_line(error)}") from error
+            raise InputError(f"--tracking-uri {masked(uri)}: cannot be used: {first_line(error)}") from error
 
     def sync(self, *, again: bool = False) -> int:
         """Copy every finished trial that the store lacks; return how many. Calling it again copies nothing.
@@ -284,7 +284,7 @@ def check_reachable(uri: str) -> None:
             port = parts.port or PORTS[scheme]
             socket.create_connection((parts.hostname or "localhost", port), timeout=5).close()
         except (OSError, ValueError) as error:
-            raise Unreachable(f"--tracking-uri {masked(uri)}: nobody answers: {_first_line(error)}") from error
+            raise Unreachable(f"--tracking-uri {masked(uri)}: nobody answers: {first_line(error)}") from error
     elif scheme == "sqlite":
         folder = Path(uri.removeprefix("sqlite:///")).parent
         try:
@@ -300,7 +300,3 @@ def check_reachable(uri: str) -> None:
 
 def _millis(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(getattr(error, "orig", None) or error).strip() or type(error).__name__).splitlines()[0]

@@ -38,7 +38,7 @@ from search.study import Study
 from search.throughput import Candidate, measure, quiet
 from search.throughput.operators import explain
 from space import Architecture
-from space.errors import InputError
+from space.errors import InputError, first_line
 
 TOGETHER = 8  # networks of a search that are measured beside each other: more would not fit on a small GPU
 EPILOG = f"""examples:
@@ -317,14 +317,10 @@ def _threads(count: int | None) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
-        return f"out of memory: {_first_line(error)}"
+        return f"out of memory: {first_line(error)}"
     if isinstance(error, InputError | MeasurementFailed) or type(error).__name__ == "TrainingFailed":
-        return _first_line(error)
-    return f"{type(error).__name__}: {_first_line(error)}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        return first_line(error)
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

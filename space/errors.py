@@ -10,6 +10,11 @@ class InputError(ValueError):
     """A user's mistake. Its text is the one line to show: what is wrong, where, and what is allowed."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return what an error, or the database's behind it, says first."""
+    return (str(getattr(error, "orig", None) or error).strip() or type(error).__name__).splitlines()[0]
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return ``", did you mean 'x'?"`` for the allowed name closest to `name`, or an empty string."""
     close = get_close_matches(name, list(allowed), n=1, cutoff=0.5)

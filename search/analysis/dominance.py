@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from search.analysis.effects import effects
-from search.analysis.fronts import Points, hypervolume, non_dominated, scored
+from search.analysis.fronts import scored
 from search.analysis.inference import ALPHA, holm
 from search.analysis.scores import POINTS, Scores, accuracy_column
 
@@ -29,14 +29,17 @@ class NoisyFront:
     @property
     def on_front(self) -> dict[str, float]:
         """The probability of each arm that none beats it in both."""
-        shares = np.mean([non_dominated(points) for points in self._points()], axis=0)
-        return dict(zip(self.arms, shares.tolist(), strict=True))
+        order, _, best = self._fastest_first()
+        before = np.concatenate([np.full((len(best), 1), -np.inf), best[:, :-1]], axis=1)
+        beaten = np.take_along_axis(self.accuracy, order, 1) <= before
+        times = np.bincount(order.ravel(), weights=beaten.ravel(), minlength=len(self.arms))
+        return dict(zip(self.arms, (1 - times / len(order)).tolist(), strict=True))
 
     def hypervolume(self) -> tuple[float, float, float]:
         """Return the area that the front dominates, in points times ratio: the median and a 95 % interval."""
-        low, mid, high = np.quantile(
-            [hypervolume(points) for points in self._points()], (ALPHA / 2, 0.5, 1 - ALPHA / 2)
-        )
+        _, speed, best = self._fastest_first()
+        steps = speed - np.concatenate([speed[:, 1:], np.zeros((len(speed), 1))], axis=1)
+        low, mid, high = np.quantile((steps * np.fmax(best, 0)).sum(1), (ALPHA / 2, 0.5, 1 - ALPHA / 2))
         return float(mid), float(low), float(high)
 
     def band(self, speeds: Array) -> tuple[Array, Array]:
@@ -52,8 +55,11 @@ class NoisyFront:
         known = np.isfinite(low)
         return np.where(known, low, np.nan), np.where(known, high, np.nan)
 
-    def _points(self) -> list[Points]:
-        return list(np.stack([self.accuracy, self.speed], axis=2))
+    def _fastest_first(self) -> tuple[NDArray[np.int_], Array, Array]:
+        """Return the order by speed in each draw, the speeds in it, and the best accuracy so far."""
+        order = np.argsort(-self.speed, axis=1)
+        best = np.maximum.accumulate(np.take_along_axis(self.accuracy, order, 1), axis=1)
+        return order, np.take_along_axis(self.speed, order, 1), best
 
 
 def noisy_front(frame: pd.DataFrame) -> NoisyFront | None:

@@ -93,7 +93,8 @@ def _identity(frame: pd.DataFrame) -> str:
     trials = f"trials {numbers.min()} to {numbers.max()}" if len(numbers) else "no trials"
     keys = sorted({str(key)[:8] for key in frame["measurement"].dropna()})
     shown = f", measurements {' '.join(keys[:12])}{' …' if len(keys) > 12 else ''}" if keys else ""
-    return f"{frame.attrs['study']}, {trials}{shown}, commit {_one_or_several(frame['git_commit'])}"
+    commit = _one_or_several(frame["git_commit"].astype("string").str[:12])
+    return f"{frame.attrs['study']}, {trials}{shown}, commit {commit}"
 
 
 def _page(

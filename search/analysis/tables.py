@@ -55,9 +55,11 @@ def open_question(row: pd.Series) -> str:
     """Say of an undecided arm or step what would have shown, and what it would take to decide."""
     if pd.isna(row["smallest_effect"]):
         return "too few seeds"
+    would = f"{row['smallest_effect']:.1f} would show"
+    if pd.isna(row["seeds_needed"]):
+        return f"{would}; a larger test set needed"
     more = row["seeds_needed"] - row["seeds"]
-    needed = "a larger test set needed" if pd.isna(more) else f"about {more:.0f} more seed{'s' if more > 1 else ''}"
-    return f"{row['smallest_effect']:.1f} would show; {needed}"
+    return f"{would}; about {more:.0f} more seed{'s' if more > 1 else ''}"
 
 
 def main_table(frame: pd.DataFrame) -> pd.DataFrame:

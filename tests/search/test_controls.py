@@ -93,4 +93,4 @@ def test_the_page_says_whether_to_trust(tmp_path: Path) -> None:
 
 def test_the_controls_are_studies() -> None:
     assert load_study("positive_control").data.name == "alignment"
-    assert load_study("null_control").seeds == 36
+    assert load_study("null_control").seeds == 72

@@ -10,8 +10,8 @@ from optuna.trial import TrialState
 from trial_records import make, record
 
 from search.analysis import answer, load, main_table
-from search.analysis.dominance import dominations, noisy_front
-from search.analysis.fronts import hypervolume
+from search.analysis.dominance import NoisyFront, dominations, noisy_front
+from search.analysis.fronts import hypervolume, non_dominated
 from search.analysis.scores import Scores
 from search.predictions import pack
 
@@ -63,6 +63,16 @@ def test_the_front_has_a_probability_a_band_and_an_area(tmp_path: Path) -> None:
     assert np.isnan(bottom[2])
     table = main_table(frame).set_index("arm")
     assert table.loc["base (baseline)", "P(front)"] == "< 0.01"
+
+
+def test_draws_are_judged_as_fronts_are() -> None:
+    rng = np.random.default_rng(3)
+    accuracy, speed = rng.normal(90, 2, (50, 6)), rng.lognormal(0, 0.1, (50, 6))
+    noisy = NoisyFront(tuple("abcdef"), accuracy, speed)
+    each = [np.column_stack(pair) for pair in zip(accuracy, speed, strict=True)]
+    expected = np.mean([non_dominated(points) for points in each], axis=0)
+    assert list(noisy.on_front.values()) == pytest.approx(expected.tolist())
+    assert noisy.hypervolume()[0] == pytest.approx(np.median([hypervolume(points) for points in each]))
 
 
 def test_one_dominates_another_only_when_both_are_shown(tmp_path: Path) -> None:

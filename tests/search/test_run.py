@@ -142,8 +142,6 @@ def test_a_killed_study_goes_on_where_it_stopped(
     whole = load("kernel_ablation", storage=storage_url)
     assert whole["state"].tolist() == ["COMPLETE"] * 14
     assert not whole.duplicated(["arm", "seed"]).any()
-    if kill is signal.SIGKILL:
-        assert "died; it is tried again" in resumed.stderr
     # What was finished is untouched: its own time of completion is still there.
     study = optuna.load_study(study_name="kernel_ablation-laptop", storage=storage_url)
     started = [trial.datetime_start for trial in study.get_trials()]
@@ -153,6 +151,7 @@ def test_a_killed_study_goes_on_where_it_stopped(
     # What the killed one held is kept as it was left, and counted nowhere.
     lost = [trial.number for trial in study.get_trials() if trial.state is TrialState.FAIL]
     assert len(lost) <= (kill is signal.SIGKILL)
+    assert ("died; it is tried again" in resumed.stderr) == bool(lost)
     assert not set(lost) & set(whole["number"])
 
 
@@ -193,11 +192,11 @@ def test_an_adaptive_study_adds_seeds_where_verdicts_are_open(
 def test_the_time_for_further_seeds_is_kept(
     command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rule = "seeds={min: 2, max: 4, budget: 0.000001}"
+    rule = "seeds={min: 2, max: 9, budget: 0.000001}"
     call(command("--study", "norm_ablation", "--scale", "laptop", "--set", rule), tmp_path, capsys)
     frame = load("norm_ablation", storage=storage(tmp_path))
-    # Before anything is spent one step is taken, none after it.
-    assert frame.groupby("arm")["seed"].nunique().max() <= 3
+    # Before anything is spent one step is taken, to the next look, none after it.
+    assert frame.groupby("arm")["seed"].nunique().max() <= 4
 
 
 def test_a_study_without_mlflow_goes_on_and_is_copied_later(
@@ -212,8 +211,7 @@ def test_a_study_without_mlflow_goes_on_and_is_copied_later(
     assert "nobody answers" in told[0]
     assert "secret" not in done.stderr
     for copied in (2, 0):
-        with chdir(tmp_path):
-            assert sync(["--study", "norm_ablation"]) == 0
+        assert sync(["--study", "norm_ablation", "--out", str(tmp_path / "runs")]) == 0
         assert f"{copied} trials copied" in capsys.readouterr().err
     assert sync(["--study", "norm_ablation", "--out", str(tmp_path / "runs"), "--tracking-uri", away]) == 2
 
@@ -291,7 +289,7 @@ def test_the_list_names_every_study_and_scale(
     ("args", "told"),
     [
         ([], "nothing to run: give --study NAME"),
-        (["--study", "kernel"], "unknown study 'kernel', did you mean 'kernel_ablation'?"),
+        (["--study", "kernel_abl"], "unknown study 'kernel_abl', did you mean 'kernel_ablation'?"),
         (["--study", "kernel_ablation", "--scale", "cifar", "--set", "data.root=nowhere"], "'nowhere' does not exist"),
         (["--study", "kernel_ablation", "--storage", "nonsense"], "not a database URL"),
         (["--study", "kernel_ablation", "--storage", "sqlite:////proc/no/x.db"], "cannot be opened"),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -74,7 +75,11 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(
     own = psutil.Process(study.pid)
 
     def workers() -> list[psutil.Process]:
-        return [one for one in own.children(recursive=True) if "search.worker" in " ".join(one.cmdline())]
+        found = []
+        for one in own.children(recursive=True):
+            with suppress(psutil.Error):  # gone meanwhile
+                found += [one] if "search.worker" in " ".join(one.cmdline()) else []
+        return found
 
     def running() -> list[int]:
         try:
