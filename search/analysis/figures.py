@@ -140,6 +140,7 @@ def accuracy_throughput(frame: pd.DataFrame) -> Figure | None:
     colours = _colours(table["factor"])
     figure, axes = new_axes(6.6, 4.4)
     for _, row in table.iterrows():
+        colour, disturbed = colours[row["factor"]], "train: " in row["flags"]
         axes.errorbar(
             row["train_ratio"],
             row["accuracy"],
@@ -147,11 +148,12 @@ def accuracy_throughput(frame: pd.DataFrame) -> Figure | None:
             yerr=None if np.isnan(row["accuracy_low"]) else _arms(row, "accuracy"),
             fmt="D" if row["baseline"] else "o",
             ms=7 if row["baseline"] else 5.5,
-            color=colours[row["factor"]],
+            color=colour,
             lw=1.1,
-            mec="white",
-            mew=0.6,
-            mfc="white" if "train: " in row["flags"] else None,
+            mec=colour if disturbed else "white",
+            mew=1.1 if disturbed else 0.6,
+            mfc="white" if disturbed else colour,
+            zorder=3,
         )
     means = table[["accuracy", "train_ratio"]].to_numpy(dtype=float)
     best = table[non_dominated(means)].sort_values("train_ratio")
