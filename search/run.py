@@ -160,20 +160,18 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     cli.folder(out)
     storage = store.open_storage(storage_url, grace=args.grace)
     opened = open_study(study, storage)
-    copy = Copy(
-        tracking_uri,
-        study=opened,
-        definition=opened.user_attrs["definition"],
-        out=out,
-        tell=lambda text: err.print(text, markup=False, highlight=False, soft_wrap=True),
-    )
+
+    def say(text: str) -> None:
+        err.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    copy = Copy(tracking_uri, study=opened, definition=opened.user_attrs["definition"], out=out, tell=say)
     copy.connect()
     folder = cli.folder(out / study.full_name)
 
     command = f"python -m search.run {shlex.join(_repeat(args))}"
 
     def tell() -> None:
-        frame = load_records(study.full_name, storage=storage)
+        frame = store.patiently(lambda: load_records(study.full_name, storage=storage), say)
         text = answer(frame)
         copy.do(lambda tracker: tracker.log_answer(text))
         if args.watch:
@@ -183,7 +181,7 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     total = study.trials if study.kind == "search" else len(states)
     done = sum(state in FINISHED for state in states)
     progress = LiveProgress if err.is_terminal else LineProgress
-    err.print(f"{study.full_name}: {study.question}", markup=False, highlight=False, soft_wrap=True)
+    say(f"{study.full_name}: {study.question}")
     if study.kind in ("ablation", "factorial") and study.first_seeds == 1:
         err.print("one seed an arm decides nothing: no intervals, no verdicts; --seeds 3 gives both", style="yellow")
     with progress(err, total, done) as watcher:

@@ -97,14 +97,14 @@ class Worker:
         self.measure(fresh=fresh)
         waited = False
         while True:
-            while (trial := self._claim()) is not None:
+            while (trial := store.patiently(self._claim, self.watcher.told)) is not None:
                 self._run_trial(trial)
-            if self.queue.others_run():
+            if store.patiently(self.queue.others_run, self.watcher.told):
                 if not waited:
                     self.watcher.told("nothing waits; staying until the trials of other workers are over")
                 waited = True
                 time.sleep(POLL)
-            elif not self._add_seeds():
+            elif not store.patiently(self._add_seeds, self.watcher.told):
                 return
 
     def measure(self, *, fresh: bool = False) -> None:
@@ -138,7 +138,8 @@ class Worker:
             except UpdateFinishedTrialError:
                 self.watcher.told(f"trial {trial.number} was given to another worker meanwhile; this result is dropped")
                 return
-        self.watcher.finished(self.opened.get_trials(deepcopy=False)[trial.number])
+        told = store.patiently(lambda: self.storage.get_trial(trial._trial_id), self.watcher.told)
+        self.watcher.finished(told)
 
     def _evaluate(self, trial: optuna.Trial, signs: SignsOfLife) -> None:
         def on_epoch(row: dict[str, float]) -> None:
@@ -377,6 +378,7 @@ def join(
     definition = opened.user_attrs["definition"] | {"paper": None}
     study = Study.parse(definition, f"study {opened.study_name!r} in the storage")
     opened.sampler = sampler(study)
+    opened.sampler.reseed_rng()  # workers that share a seed would ask for the same networks
     return Worker(
         study,
         opened,

@@ -64,8 +64,8 @@ def postgresql_port() -> Iterator[int]:
     programs = postgresql_programs()
     if programs is None:
         pytest.skip("PostgreSQL's programs are not installed (`make test` tries to)")
-    with postgresql(programs) as port:
-        yield port
+    with postgresql(programs) as server:
+        yield server.port
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 FOLDERS = (*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True), *Path("/usr/pgsql").glob("*/bin"))
@@ -24,9 +25,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@dataclass(frozen=True)
+class Server:
+    """A PostgreSQL server that can go away and come back."""
+
+    port: int
+    start: Callable[[], None]
+    stop: Callable[[], None]
+
+
 @contextmanager
-def postgresql(programs: Path) -> Iterator[int]:
-    """Run a server on loopback; yield its port. The superuser is ``postgres``, without a password."""
+def postgresql(programs: Path) -> Iterator[Server]:
+    """Run a server on loopback. The superuser is ``postgres``, without a password."""
     # PostgreSQL refuses to run as root, and its data must not lie below pytest's folder, which is root's alone.
     owner = "nobody" if os.geteuid() == 0 else None
     folder = tempfile.mkdtemp(prefix="postgresql-")
@@ -47,10 +57,17 @@ def postgresql(programs: Path) -> Iterator[int]:
     try:
         call("initdb", "--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8")
         options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off"
-        call("pg_ctl", "-w", "-l", f"{folder}/log", "-o", options, "start")
-        try:
-            yield port
-        finally:
+
+        def start() -> None:
+            call("pg_ctl", "-w", "-l", f"{folder}/log", "-o", options, "start")
+
+        def stop() -> None:
             call("pg_ctl", "-w", "-m", "immediate", "stop")
+
+        start()
+        try:
+            yield Server(port, start, stop)
+        finally:
+            stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -12,6 +12,7 @@ import optuna
 import psutil
 import pytest
 from optuna.trial import TrialState
+from servers import postgresql, postgresql_programs
 
 from search.analysis import load
 from search.plan import open_study
@@ -95,6 +96,28 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(
     assert study.returncode == 0, told
     assert "ended by signal 9; another takes its place" in told
     each_once(storage_url, 7)
+
+
+def test_a_database_that_goes_away_is_waited_for(begin: Callable[..., subprocess.Popen[str]]) -> None:
+    programs = postgresql_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL's programs are not installed (`make test` tries to)")
+    with postgresql(programs) as server:
+        url = f"postgresql+psycopg://postgres@127.0.0.1:{server.port}/postgres"
+        study = begin("search.run", "--study", "kernel_ablation", "--seeds", "1", "--storage", url)
+        assert study.stderr is not None
+        told = ""
+        for line in study.stderr:
+            told += line
+            if line.startswith("2/7"):
+                server.stop()
+            if "the storage cannot be reached; trying for" in line:
+                server.start()
+                break
+        told += study.stderr.read()
+        assert study.wait(timeout=PATIENCE) == 0, told
+        assert "Traceback" not in told
+        each_once(url, 7)
 
 
 def test_a_worker_joins_by_name(
