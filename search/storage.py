@@ -46,7 +46,7 @@ def open_storage(url: str, *, create: bool = True, write: bool = True, grace: in
             file.parent.mkdir(parents=True, exist_ok=True)
         sqlite = parsed.get_backend_name() == "sqlite"
         options = {"connect_args": {"timeout": PATIENCE}} if sqlite else {"pool_pre_ping": True}
-        storage = RDBStorage(url, heartbeat_interval=max(1, grace // 4), grace_period=grace, engine_kwargs=options)
+        storage = _opened(url, heartbeat_interval=max(1, grace // 4), grace_period=grace, engine_kwargs=options)
         if sqlite and write:
             _one_writer(storage.engine)
         elif not sqlite:
@@ -59,6 +59,16 @@ def open_storage(url: str, *, create: bool = True, write: bool = True, grace: in
     except (SQLAlchemyError, OSError, ImportError, RuntimeError) as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise InputError(f"--storage {masked(url)}: cannot be opened: {reason}") from error
+
+
+def _opened(url: str, **options: Any) -> RDBStorage:
+    """Open a storage; again where another process made the same tables at the same moment."""
+    try:
+        return RDBStorage(url, **options)
+    except SQLAlchemyError as error:
+        if "exist" not in str(error):
+            raise
+        return RDBStorage(url, **options)
 
 
 def _one_writer(engine: Engine) -> None:

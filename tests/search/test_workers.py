@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 import psutil
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from servers import postgresql, postgresql_programs
 
@@ -23,6 +24,7 @@ from space.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 240.0
+LONG = ("--set", "recipe.epochs=40")  # so that a worker is met at work
 
 
 def environment() -> dict[str, str]:
@@ -43,7 +45,7 @@ def begin(miniature: list[str], tmp_path: Path) -> Iterator[Callable[..., subpro
 
     def build(module: str, *args: str, small: bool = True) -> subprocess.Popen[str]:
         overrides = [part for change in miniature for part in ("--set", change)] if small else []
-        command = [sys.executable, "-m", module, *args, *overrides]
+        command = [sys.executable, "-m", module, *overrides, *args]
         process = subprocess.Popen(
             command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
         )
@@ -71,7 +73,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(
     begin: Callable[..., subprocess.Popen[str]], storage_url: str
 ) -> None:
     study = begin(
-        "search.run", "--study", "kernel_ablation", "--seeds", "1", "--workers", "2", "--storage", storage_url
+        "search.run", "--study", "kernel_ablation", "--seeds", "1", "--workers", "2", "--storage", storage_url, *LONG
     )
     own = psutil.Process(study.pid)
 
@@ -82,16 +84,25 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(
                 found += [one] if "search.worker" in " ".join(one.cmdline()) else []
         return found
 
+    storages: list[RDBStorage] = []
+
     def running() -> list[int]:
         try:
-            trials = find_study("kernel_ablation", open_storage(storage_url, create=False, write=False)).get_trials()
+            storages[:] = storages or [open_storage(storage_url, create=False, write=False)]
+            trials = find_study("kernel_ablation", storages[0]).get_trials(deepcopy=False)
         except InputError:  # not there yet
             return []
         held = [t.user_attrs.get("worker") for t in trials if t.state is TrialState.RUNNING]
         return [int(name.split(":")[1]) for name in held if name is not None]
 
-    until(lambda: bool(set(running()) & {one.pid for one in workers()}), study)
-    psutil.Process(running()[0]).kill()
+    met: set[int] = set()
+
+    def at_work() -> bool:
+        met.update(set(running()) & {one.pid for one in workers()})
+        return bool(met)
+
+    until(at_work, study)
+    psutil.Process(met.pop()).kill()
     _, told = study.communicate(timeout=PATIENCE)
     assert study.returncode == 0, told
     assert "ended by signal 9; another takes its place" in told
