@@ -129,6 +129,16 @@ def add_effort(parser: argparse.ArgumentParser, *, target: str = "1%", budget: s
     add("--budget", type=seconds, default=seconds(budget), metavar="TIME", help=f"stop after this time ({budget})")
 
 
+def storage_url(args: argparse.Namespace) -> str:
+    """Return the Optuna storage's URL: --storage, or the one in --out."""
+    return args.storage or f"sqlite:///{Path(args.out) / 'studies.db'}"
+
+
+def tracking_uri(args: argparse.Namespace) -> str:
+    """Return the MLflow store's URI: --tracking-uri, or the one in --out."""
+    return args.tracking_uri or f"sqlite:///{Path(args.out) / 'mlflow.db'}"
+
+
 def add_grace(parser: argparse.ArgumentParser) -> None:
     """Add the option that says when a worker counts as dead."""
     from search.storage import GRACE

@@ -69,11 +69,11 @@ class Queue:
         """Claim the first trial that waits, so that nobody else runs it, or return None."""
         self.give_back()
         trials = self.opened.get_trials(deepcopy=False)
-        first = {trial.number for trial in counted(trials)}
+        first = {job_key(trial): trial.number for trial in counted(trials)}
         for waiting in (trial for trial in trials if trial.state is TrialState.WAITING):
             id_ = store.trial_id(self.storage, self.opened, waiting.number)
-            if waiting.number not in first:
-                self._set_aside(id_, waiting)
+            if waiting.number != (same := first[job_key(waiting)]):
+                self._set_aside(id_, same)
                 continue
             self.storage.record_heartbeat(id_)
             try:
@@ -132,10 +132,7 @@ class Queue:
         began = trial.datetime_start
         return trial.user_attrs.get("worker") is None and began is not None and datetime.now() - began > grace
 
-    def _set_aside(self, id_: int, trial: FrozenTrial) -> None:
-        same = next(
-            one.number for one in counted(self.opened.get_trials(deepcopy=False)) if job_key(one) == job_key(trial)
-        )
+    def _set_aside(self, id_: int, same: int) -> None:
         try:
             self.storage.set_trial_user_attr(id_, "double_of", same)
             self.storage.set_trial_user_attr(id_, "failure", f"enqueued twice; see trial {same}")

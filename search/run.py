@@ -110,16 +110,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _storage_url(args: argparse.Namespace) -> str:
-    return args.storage or f"sqlite:///{Path(args.out) / 'studies.db'}"
-
-
 def _export(args: argparse.Namespace) -> int:
     from search.transfer import export_study
 
     if args.study is None:
         raise InputError("--export FILE needs --study NAME, its name in the storage")
-    count = export_study(args.study, store.open_storage(_storage_url(args), create=False, write=False), args.export)
+    count = export_study(args.study, store.open_storage(cli.storage_url(args), create=False, write=False), args.export)
     print(f"{count} trials written to {args.export}", file=sys.stderr)
     return 0
 
@@ -127,8 +123,8 @@ def _export(args: argparse.Namespace) -> int:
 def _import(args: argparse.Namespace) -> int:
     from search.transfer import import_study
 
-    name = import_study(args.import_file, store.open_storage(_storage_url(args)))
-    print(f"{name} is in {store.masked(_storage_url(args))}", file=sys.stderr)
+    name = import_study(args.import_file, store.open_storage(cli.storage_url(args)))
+    print(f"{name} is in {store.masked(cli.storage_url(args))}", file=sys.stderr)
     return 0
 
 
@@ -150,8 +146,8 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     be_quiet()
     began = time.monotonic()
     out = Path(args.out)
-    storage_url = _storage_url(args)
-    tracking_uri = args.tracking_uri or f"sqlite:///{out / 'mlflow.db'}"
+    storage_url = cli.storage_url(args)
+    tracking_uri = cli.tracking_uri(args)
     device = resolve_device(study.device)
     # The data and both stores are tried before anything is written to them.
     data = study.data.load() if study.kind != "table" else None

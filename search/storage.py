@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Dialect, Engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from space.errors import InputError, nearest
+from space.errors import InputError, first_line, nearest
 
 GRACE = 60  # seconds without a sign of life after which a worker on another machine counts as dead
 PATIENCE = 600  # seconds for which a database that was there before is waited for
@@ -57,8 +57,7 @@ def open_storage(url: str, *, create: bool = True, write: bool = True, grace: in
             f"--storage {masked(url)}: not a database URL; allowed: sqlite:///FILE or postgresql+psycopg://..."
         ) from error
     except (SQLAlchemyError, OSError, ImportError, RuntimeError) as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise InputError(f"--storage {masked(url)}: cannot be opened: {reason}") from error
+        raise InputError(f"--storage {masked(url)}: cannot be opened: {first_line(error)}") from error
 
 
 def _opened(url: str, **options: Any) -> RDBStorage:
@@ -98,7 +97,7 @@ def _patiently(dialect: Dialect, record: Any, args: Any, options: Any) -> Any:
             if time.monotonic() + wait > end:
                 raise
             if wait == 0.5:
-                log.warning(AWAY, PATIENCE, str(error).strip().splitlines()[0])
+                log.warning(AWAY, PATIENCE, first_line(error))
             time.sleep(wait)
             wait = min(2 * wait, 10)
 

@@ -35,11 +35,10 @@ def _sync(args: argparse.Namespace) -> int:
     from search.storage import find_study, open_storage
     from search.tracking import Tracker
 
-    out = Path(args.out)
-    storage = open_storage(args.storage or f"sqlite:///{out / 'studies.db'}", create=False, write=False)
+    storage = open_storage(cli.storage_url(args), create=False, write=False)
     opened = find_study(args.study, storage)
-    uri = args.tracking_uri or f"sqlite:///{out / 'mlflow.db'}"
-    tracker = Tracker(uri, study=opened, definition=opened.user_attrs["definition"], out=out)
+    definition = opened.user_attrs["definition"]
+    tracker = Tracker(cli.tracking_uri(args), study=opened, definition=definition, out=Path(args.out))
     copied = tracker.sync()
     tracker.log_answer(answer(load(opened.study_name, storage=storage)))
     print(f"{copied} trial{'s' if copied != 1 else ''} copied", file=sys.stderr)

@@ -59,11 +59,17 @@ def write_study(tmp_path: Path) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def postgresql_port() -> Iterator[int]:
-    """The port of a PostgreSQL server that all tests share."""
-    programs = postgresql_programs()
-    if programs is None:
+def programs() -> Path:
+    """The folder of PostgreSQL's server programs."""
+    found = postgresql_programs()
+    if found is None:
         pytest.skip("PostgreSQL's programs are not installed (`make test` tries to)")
+    return found
+
+
+@pytest.fixture(scope="session")
+def postgresql_port(programs: Path) -> Iterator[int]:
+    """The port of a PostgreSQL server that all tests share."""
     with postgresql(programs) as server:
         yield server.port
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
-from servers import postgresql, postgresql_programs
+from servers import postgresql
 
 from search.analysis import load
 from search.plan import open_study
@@ -99,10 +99,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(
     each_once(storage_url, 7)
 
 
-def test_a_database_that_goes_away_is_waited_for(begin: Callable[..., subprocess.Popen[str]]) -> None:
-    programs = postgresql_programs()
-    if programs is None:
-        pytest.skip("PostgreSQL's programs are not installed (`make test` tries to)")
+def test_a_database_that_goes_away_is_waited_for(begin: Callable[..., subprocess.Popen[str]], programs: Path) -> None:
     with postgresql(programs) as server:
         url = f"postgresql+psycopg://postgres@127.0.0.1:{server.port}/postgres"
         study = begin("search.run", "--study", "kernel_ablation", "--seeds", "1", "--storage", url)
