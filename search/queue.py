@@ -1,8 +1,9 @@
 """The queue: which trials wait, which worker holds one, and what becomes of those whose worker died.
 
-Optuna's storage does most of it. What is added on top of it: a trial has a sign of life before it is claimed, since one
-without any is never found to be dead; signs of life go on when the storage was away for a while; a trial that was
-failed but not yet enqueued again is; and of trials that were enqueued twice, by two who started at once, one is run.
+Optuna's storage does most of it. What is added on top of it: every trial that runs has a sign of life, since one without
+any is never found to be dead, and none from the future, where a clock was set back; signs of life go on when the storage
+was away for a while; a trial that was failed but not yet enqueued again is; and of trials that were enqueued twice, by
+two who started at once, one is run.
 """
 
 import copy
@@ -11,7 +12,8 @@ import platform
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterable
-from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
 from typing import Self
 
 import optuna
@@ -19,6 +21,7 @@ import psutil
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import text
 
 from search import storage as store
 
@@ -64,6 +67,7 @@ class Queue:
     def __init__(self, opened: optuna.Study, storage: RDBStorage, tell: Callable[[str], None]) -> None:
         self.opened, self.storage, self.tell = opened, storage, tell
         self._given_up: set[int] = set()
+        self._shown: set[int] = set()
 
     def claim(self) -> optuna.Trial | None:
         """Claim the first trial that waits, so that nobody else runs it, or return None."""
@@ -95,12 +99,18 @@ class Queue:
     def give_back(self) -> None:
         """Enqueue again what dead workers held: at once where they lived here, else when signs of life stay away."""
         for trial in self.opened.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if _died_here(trial.user_attrs.get("worker")) or self._never_named(trial):
-                id_ = store.trial_id(self.storage, self.opened, trial.number)
+            worker = trial.user_attrs.get("worker")
+            id_ = store.trial_id(self.storage, self.opened, trial.number)
+            if worker is None and id_ not in self._shown:
+                # Its worker may have died before it gave its name, and before any sign of life.
+                self._shown.add(id_)
+                self.storage.record_heartbeat(id_)
+            if died_here(worker):
                 try:
                     self.storage.set_trial_state_values(id_, TrialState.FAIL)
                 except UpdateFinishedTrialError:
                     continue
+        self._forget_the_future()
         fail_stale_trials(self.opened)
         # Whoever failed a trial may have died before enqueuing it again, so this goes by what is there.
         trials = self.opened.get_trials(deepcopy=False)
@@ -126,11 +136,13 @@ class Queue:
         trial.set_user_attr("worker", None)
         self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
-    def _never_named(self, trial: FrozenTrial) -> bool:
-        """Say whether a trial has run for long without the name of its worker, who died before giving it."""
-        grace = timedelta(seconds=self.storage.grace_period or 0)
-        began = trial.datetime_start
-        return trial.user_attrs.get("worker") is None and began is not None and datetime.now() - began > grace
+    def _forget_the_future(self) -> None:
+        """Date signs of life from the future, left by a clock that was set back since, to now: else they never age."""
+        with self.storage.engine.begin() as connection:
+            late = "SELECT trial_id FROM trial_heartbeats WHERE heartbeat > CURRENT_TIMESTAMP"
+            for (id_,) in connection.execute(text(late)).all():
+                update = "UPDATE trial_heartbeats SET heartbeat = CURRENT_TIMESTAMP WHERE trial_id = :id"
+                connection.execute(text(update), {"id": id_})
 
     def _set_aside(self, id_: int, same: int) -> None:
         try:
@@ -174,19 +186,39 @@ class SignsOfLife:
 
 def own_name() -> str:
     """Name this process so that another can tell whether it still lives."""
-    return f"{platform.node()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
+    return f"{_machine()}:{os.getpid()}:{_born(os.getpid())}"
 
 
-def _died_here(worker: str | None) -> bool:
+def died_here(worker: str | None) -> bool:
+    """Say whether the process of that name lived on this machine, and is dead."""
     if worker is None:
         return False
-    host, pid, created = worker.rsplit(":", 2)
-    if host != platform.node():
+    machine, pid, born = worker.rsplit(":", 2)
+    if machine != _machine():
         return False  # another machine's: its signs of life tell
     try:
-        return abs(psutil.Process(int(pid)).create_time() - float(created)) >= 0.05
-    except psutil.NoSuchProcess:
+        return _born(int(pid)) != born
+    except (OSError, psutil.NoSuchProcess):
         return True
+
+
+@cache
+def _machine() -> str:
+    """Name the machine, as long as it is not started anew, and the container: where a process number means one process."""
+    if not Path("/proc/self/ns/pid").exists():
+        return platform.node()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    return f"{platform.node()}/{boot}/{Path('/proc/self/ns/pid').readlink().name[5:-1]}"
+
+
+def _born(pid: int) -> str:
+    """Say when a process began, by a clock that nobody sets. Raises OSError or NoSuchProcess where none lives."""
+    if not Path("/proc/self/stat").exists():
+        return f"{psutil.Process(pid).create_time():.2f}"
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    if fields[0] in "ZX":
+        raise ProcessLookupError(pid)  # dead, and not yet taken note of by its parent
+    return fields[19]  # ticks since the machine was started
 
 
 def _named(trial: FrozenTrial) -> str:

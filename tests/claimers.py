@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 
 from search.queue import Queue
-from search.storage import open_storage
+from search.storage import GRACE, open_storage
 
 NAME = "mine-laptop"
 
@@ -18,10 +18,10 @@ def forks() -> multiprocessing.context.ForkContext:
     return multiprocessing.get_context("fork")
 
 
-def queue(url: str) -> tuple[Queue, list[str]]:
+def queue(url: str, grace: int = GRACE) -> tuple[Queue, list[str]]:
     """Return the queue of another worker, and what it tells."""
     told: list[str] = []
-    storage = open_storage(url)
+    storage = open_storage(url, grace=grace)
     return Queue(optuna.load_study(study_name=NAME, storage=storage), storage, told.append), told
 
 

@@ -1,6 +1,9 @@
 """Claims, signs of life and repetitions, on real storages, with faults that are injected for real."""
 
+import os
 import signal
+import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from sqlalchemy import text
 from trial_records import record
 
 from search.analysis import load
-from search.queue import RETRIES, Queue, SignsOfLife, counted, own_name
+from search.queue import RETRIES, Queue, SignsOfLife, counted, died_here, own_name
 from search.storage import open_storage
 
 both = pytest.mark.parametrize("storage_url", ["sqlite", "postgresql"], indirect=True)
@@ -115,6 +118,46 @@ def test_a_worker_elsewhere_is_dead_when_its_signs_of_life_stay_away(storage_url
     assert again is not None
     finish(own, again, 91.0)
     assert load(NAME, storage=storage_url)["test_accuracy"].tolist() == [91.0]
+
+
+@both
+def test_a_clock_that_was_set_back_hides_no_dead_worker(storage_url: str) -> None:
+    """What the worker left lies an hour ahead of now: that is what a clock leaves which jumps back an hour."""
+    study, storage = planned(storage_url, 1)
+    trial = Queue(study, storage, print).claim()
+    assert trial is not None
+    trial.set_user_attr("worker", "another-machine:1:1.0")
+    ahead = "datetime('now', '+1 hour')" if storage_url.startswith("sqlite") else "now() + interval '1 hour'"
+    with storage.engine.begin() as connection:
+        connection.execute(text(f"UPDATE trial_heartbeats SET heartbeat = {ahead}"))
+    own, told = queue(storage_url, grace=1)
+    end = time.monotonic() + 60
+    while not told and time.monotonic() < end:
+        own.give_back()
+    assert told == ["the worker of trial 0 (base, seed 0) died; it is tried again"]
+
+
+def test_a_worker_that_died_before_its_first_sign_of_life_is_found(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    study, _ = planned(url, 0)
+    study.ask()  # and then its worker's end
+    own, told = queue(url, grace=1)
+    end = time.monotonic() + 60
+    while not told and time.monotonic() < end:
+        own.give_back()
+    assert told == ["the worker of trial 0 (not begun, seed 0) died; it is tried again"]
+
+
+def test_a_process_is_known_from_another_of_the_same_number_and_from_a_dead_one() -> None:
+    machine, pid, born = own_name().rsplit(":", 2)
+    assert not died_here(own_name())
+    assert died_here(f"{machine}:{pid}:{int(born) + 1}")
+    assert not died_here(f"elsewhere:{pid}:{int(born) + 1}")
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, but a zombie as long as nobody waits for it
+    assert died_here(f"{machine}:{child.pid}:{born}")
+    child.wait()
+    assert died_here(f"{machine}:{child.pid}:{born}")
 
 
 def test_a_worker_that_was_given_up_learns_it(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(
         except InputError:  # not there yet
             return []
         held = [t.user_attrs.get("worker") for t in trials if t.state is TrialState.RUNNING]
-        return [int(name.split(":")[1]) for name in held if name is not None]
+        return [int(name.rsplit(":", 2)[1]) for name in held if name is not None]
 
     met: list[int] = []
 
