@@ -118,7 +118,7 @@ def study_ratio(study: Study) -> float:
         watcher = LineProgress(Console(quiet=True), len(jobs(study)), 0)
         opened = open_study(study, storage)
         worker = Worker(study, opened, storage, data=data, device="cpu", workdir=out / "work", watcher=watcher)
-        worker.measure_arms()
+        worker.measure()
         started = time.perf_counter()
         tracker = Tracker(tracker_uri, study=opened, definition=opened.user_attrs["definition"], out=out)
         worker.run()

@@ -103,6 +103,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def part(text: str) -> float:
+    """Read a number from 0 to 1; for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number from 0 to 1")
+    return value
+
+
 def add_conditions(parser: argparse.ArgumentParser, *, memory_format: str = "best") -> None:
     """Add the options that say under which conditions networks run."""
     from lightning_modules.precision import MemoryFormat, Precision

@@ -42,6 +42,11 @@ class Measurements:
         """Return the newest record of an identity's key, or None."""
         return newest(self.opened.user_attrs).get(name)
 
+    def counts(self) -> dict[str, int]:
+        """Return how often each identity, by its key, was measured."""
+        names = ((name, entry) for name, entry in self.opened.user_attrs.items() if name.startswith(PREFIX))
+        return {name.removeprefix(PREFIX): len(entry["records"]) for name, entry in names}
+
     def put(self, found: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         """Keep a record; what was measured before under the same identity stays behind it."""
         name = PREFIX + key(found)

@@ -2,7 +2,7 @@
 
 import time
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
@@ -17,6 +17,18 @@ from rich.progress import (
 )
 
 WAITING = "waiting: another process measures on the device, or trains on it"
+
+
+class Watcher(Protocol):
+    """What a worker tells while it works."""
+
+    def planned(self, more: int) -> None: ...
+    def told(self, text: str) -> None: ...
+    def waiting(self) -> None: ...
+    def measuring(self, spent: float, budget: float) -> None: ...
+    def started(self, number: int, name: str) -> None: ...
+    def epoch(self, row: dict[str, float]) -> None: ...
+    def finished(self, trial: FrozenTrial) -> None: ...
 
 
 def outcome(trial: FrozenTrial) -> str:

@@ -1,9 +1,9 @@
 """The queue: which trials wait, which worker holds one, and what becomes of those whose worker died.
 
-Optuna's storage does most of it. What is added on top of it: every trial that runs has a sign of life, since one without
-any is never found to be dead, and none from the future, where a clock was set back; signs of life go on when the storage
-was away for a while; a trial that was failed but not yet enqueued again is; and of trials that were enqueued twice, by
-two who started at once, one is run.
+Optuna's storage does most of it. What is added on top of it: every trial that runs has a sign of life, since one
+without any is never found to be dead, and none from the future, where a clock was set back; signs of life go on when
+the storage was away for a while; a trial that was failed but not yet enqueued again is; and of trials that were
+enqueued twice, by two who started at once, one is run.
 """
 
 import copy
@@ -42,6 +42,11 @@ def job_key(trial: FrozenTrial) -> Hashable:
 def is_lost(trial: FrozenTrial) -> bool:
     """Say whether a trial failed because its worker died: who fails by itself says why."""
     return trial.state is TrialState.FAIL and "failure" not in trial.user_attrs
+
+
+def is_over(trial: FrozenTrial) -> bool:
+    """Say whether a trial has ended, and will not be tried again."""
+    return trial.state in FINISHED and not (is_lost(trial) and _tries_left(trial))
 
 
 def is_double(trial: FrozenTrial) -> bool:
@@ -117,7 +122,7 @@ class Queue:
         tried = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
         for trial in counted(trials):
             if is_lost(trial) and trial.number not in tried | self._given_up:
-                again = len(trial.system_attrs.get("retry_history", [])) < RETRIES
+                again = _tries_left(trial)
                 what = "it is tried again" if again else f"given up after {RETRIES + 1} times"
                 self._given_up |= set() if again else {trial.number}
                 self.tell(f"the worker of trial {trial.number} ({_named(trial)}) died; {what}")
@@ -204,7 +209,7 @@ def died_here(worker: str | None) -> bool:
 
 @cache
 def _machine() -> str:
-    """Name the machine, as long as it is not started anew, and the container: where a process number means one process."""
+    """Name the machine, until it is started anew, and the container: where a process number means one process."""
     if not Path("/proc/self/ns/pid").exists():
         return platform.node()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
@@ -219,6 +224,10 @@ def _born(pid: int) -> str:
     if fields[0] in "ZX":
         raise ProcessLookupError(pid)  # dead, and not yet taken note of by its parent
     return fields[19]  # ticks since the machine was started
+
+
+def _tries_left(trial: FrozenTrial) -> bool:
+    return len(trial.system_attrs.get("retry_history", [])) < RETRIES
 
 
 def _named(trial: FrozenTrial) -> str:

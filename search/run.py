@@ -2,14 +2,13 @@
 
 import argparse
 import json
-import os
 import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from rich.console import Console
@@ -20,6 +19,9 @@ from search import storage as store
 from search.defaults import DEFAULT_OUT
 from search.study import Study, list_scales, list_studies, load_study
 from space.errors import InputError
+
+if TYPE_CHECKING:
+    from search.engines import Run
 
 EPILOG = f"""examples:
   python -m search.run --list                                    the studies and scales that come along
@@ -99,12 +101,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--storage", metavar="URL", help="Optuna storage (default: sqlite:///OUT/studies.db)")
     add("--tracking-uri", metavar="URI", help="MLflow store (default: sqlite:///OUT/mlflow.db)")
-    add("--workers", type=cli.positive, metavar="N", default=1, help="processes that train at once (default: 1)")
+    add("--workers", type=cli.positive, metavar="N", help="how many train at once (default: 1; all that fit, on Ray)")
     cli.add_grace(parser)
     add("--fresh", action="store_true", help="measure throughput again, e.g. where the report calls it disturbed")
     add("--watch", action="store_true", help="write the report after every trial; the open page follows")
     add("--export", type=Path, metavar="FILE", help="write a study with its records to a file, and run nothing")
     add("--import", dest="import_file", type=Path, metavar="FILE", help="add a study from such a file")
+    ray = parser.add_argument_group("engine")
+    ray.add_argument(
+        "--engine", choices=("processes", "ray"), default="processes", help="where workers run (default: %(default)s)"
+    )
+    ray.add_argument(
+        "--address", metavar="HOST:PORT", help="a Ray cluster to join (default: one of this machine alone)"
+    )
+    ray.add_argument(
+        "--gpus-per-trial", type=cli.part, metavar="N", help="of each worker on Ray (default: 1 if there are any)"
+    )
+    ray.add_argument("--cpus-per-trial", type=cli.positive, metavar="N", help="of each worker on Ray (default: 1)")
     add("--json", action="store_true", help="print a machine-readable summary on standard output")
     add("--quiet", action="store_true", help="print no result table at the end")
     return parser
@@ -134,23 +147,21 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 
 def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     # Imported here, so that --help and mistakes in the command answer at once.
-    from lightning_modules.precision import resolve_device
     from search.analysis import answer, main_table, write_report
     from search.analysis import load as load_records
     from search.plan import open_study
     from search.progress import LineProgress, LiveProgress
-    from search.queue import FINISHED, counted
+    from search.queue import counted, is_over
     from search.tracking import Copy, Unreachable, check_reachable
-    from search.worker import Worker, be_quiet
+    from search.worker import be_quiet
 
     be_quiet()
     began = time.monotonic()
     out = Path(args.out)
     storage_url = cli.storage_url(args)
     tracking_uri = cli.tracking_uri(args)
-    device = resolve_device(study.device)
-    # The data and both stores are tried before anything is written to them.
-    data = study.data.load() if study.kind != "table" else None
+    # The engine, with its data, and both stores are tried before anything is written to them.
+    work = _engine(study, args, storage_url, out)
     with suppress(Unreachable):  # that costs the copy, not the study
         check_reachable(tracking_uri)
     cli.folder(out)
@@ -173,22 +184,16 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
         if args.watch:
             write_report(frame, folder, command=command, live=True)
 
-    states = [trial.state for trial in counted(opened.get_trials(deepcopy=False))]
-    total = study.trials if study.kind == "search" else len(states)
-    done = sum(state in FINISHED for state in states)
+    trials = counted(opened.get_trials(deepcopy=False))
+    total = study.trials if study.kind == "search" else len(trials)
+    done = sum(map(is_over, trials))
     progress = LiveProgress if err.is_terminal else LineProgress
     say(f"{study.full_name}: {study.question}")
     if study.kind in ("ablation", "factorial") and study.first_seeds == 1:
         err.print("one seed an arm decides nothing: no intervals, no verdicts; --seeds 3 gives both", style="yellow")
     with progress(err, total, done) as watcher:
-        copying = _Copying(watcher, copy, tell)
-        worker = Worker(study, opened, storage, data=data, device=device, workdir=folder / "work", watcher=copying)
         try:
-            if args.workers > 1:
-                worker.measure(fresh=args.fresh)
-                _many(args, opened, worker, copying, storage_url)
-            else:
-                worker.run(fresh=args.fresh)
+            work(opened, storage, _Copying(watcher, copy, tell))
         finally:
             copy.do(lambda tracker: tracker.sync(again=args.fresh))
 
@@ -215,26 +220,24 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     return 0 if complete else 1
 
 
-def _many(args: argparse.Namespace, opened: optuna.Study, worker: Any, watcher: Any, storage_url: str) -> None:
-    """Let processes do the work, and follow what they finish."""
-    from search.engines.processes import run_workers
-    from search.queue import FINISHED, counted
+def _engine(study: Study, args: argparse.Namespace, url: str, out: Path) -> "Run":
+    """Return what has the trials run. Raises InputError where it lacks what it needs."""
+    of_ray = {"address": args.address, "gpus": args.gpus_per_trial, "cpus": args.cpus_per_trial}
+    if args.engine == "ray":
+        from search.engines import ray
 
-    seen = {trial.number for trial in opened.get_trials(deepcopy=False, states=FINISHED)}
+        of_ray["cpus"] = args.cpus_per_trial or 1
+        return ray.prepare(study, url, out, count=args.workers, grace=args.grace, fresh=args.fresh, **of_ray)
+    for name, value in of_ray.items():
+        if value is not None:
+            raise InputError(f"--{name}{'-per-trial' if name != 'address' else ''} {value}: for --engine ray only")
+    if args.workers is not None and args.workers > 1:
+        from search.engines import processes
 
-    def look() -> None:
-        for trial in counted(opened.get_trials(deepcopy=False, states=FINISHED)):
-            if trial.number not in seen:
-                seen.add(trial.number)
-                watcher.finished(trial)
+        return processes.prepare(study, url, out, count=args.workers, grace=args.grace, fresh=args.fresh)
+    from search.engines import here
 
-    threads = max(1, (os.cpu_count() or 1) // args.workers)
-    arguments = [
-        *("--study", opened.study_name, "--out", args.out),
-        *("--device", worker.device, "--threads", str(threads), "--grace", str(args.grace)),
-    ]
-    run_workers(arguments, storage_url, args.workers, worker.queue, watcher, look)
-    look()
+    return here.prepare(study, out / study.full_name / "work", fresh=args.fresh)
 
 
 class _Copying:

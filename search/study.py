@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 import studies
-from lightning_modules.data import DataConfig
+from lightning_modules.data import Data, DataConfig
 from lightning_modules.recipe import Recipe, recipe
 from search.factorial import Factor, Reduction, crossed
 from search.throughput import Protocol
@@ -179,6 +179,10 @@ class Study(BaseModel):
     def first_seeds(self) -> int:
         """How many seeds every arm gets before anything is decided."""
         return self.seeds if isinstance(self.seeds, int) else self.seeds.min
+
+    def load_data(self) -> Data | None:
+        """Load what it trains on, which is nothing for a table. Raises InputError where it is not there."""
+        return self.data.load() if self.kind != "table" else None
 
     def architecture(self, arm: str) -> Architecture:
         """Return the architecture of an arm. Raises InputError where it cannot be built."""

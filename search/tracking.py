@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.measurements import newest, of_trial
-from search.queue import counted
+from search.queue import counted, is_over
 from search.storage import masked
 from space.errors import InputError, first_line
 
@@ -101,7 +101,7 @@ class Tracker:
             self._present = {run.data.tags[TRIAL]: run for run in self._children()}
         copied = 0
         for trial in counted(self.study.get_trials(deepcopy=False)):
-            if trial.state not in (TrialState.COMPLETE, TrialState.FAIL):
+            if not is_over(trial):
                 continue
             run = self._present.get(str(trial.number))
             if run is None or run.info.status == "RUNNING":  # a copy that was cut off is completed

@@ -7,17 +7,18 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any
 
 import optuna
 import torch
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from rich.console import Console
 
 from lightning_modules.data import Data
@@ -26,13 +27,12 @@ from search import cli
 from search import storage as store
 from search.analysis import load
 from search.defaults import DEFAULT_OUT
-from search.engines.processes import URL
 from search.environment import environment
 from search.evaluate import evaluate, values
 from search.measurements import Measurements, identity, key, short
 from search.plan import Job, enqueue, job, sampler
-from search.progress import LineProgress
-from search.queue import FINISHED, Queue, SignsOfLife, counted, own_name
+from search.progress import LineProgress, Watcher
+from search.queue import Queue, SignsOfLife, counted, is_over, own_name
 from search.seeds import more
 from search.study import Study
 from search.throughput import Candidate, measure, quiet
@@ -40,6 +40,7 @@ from search.throughput.operators import explain
 from space import Architecture
 from space.errors import InputError, first_line
 
+URL = "STUDY_STORAGE"  # the environment's variable that holds the storage's URL
 TOGETHER = 8  # networks of a search that are measured beside each other: more would not fit on a small GPU
 EPILOG = f"""examples:
   python -m search.worker --study kernel_ablation-laptop --storage sqlite:////shared/runs/studies.db
@@ -52,22 +53,11 @@ again, writes the report of what all of them did.
 POLL = 1.0  # seconds between looks at what other workers do
 
 
-class Watcher(Protocol):
-    """What a worker tells while it works."""
-
-    def planned(self, more: int) -> None: ...
-    def told(self, text: str) -> None: ...
-    def waiting(self) -> None: ...
-    def measuring(self, spent: float, budget: float) -> None: ...
-    def started(self, number: int, name: str) -> None: ...
-    def epoch(self, row: dict[str, float]) -> None: ...
-    def finished(self, trial: FrozenTrial) -> None: ...
-
-
 class Worker:
     """Evaluates the trials of one study in this process, one after another, beside any number of others.
 
-    `threads`: how many of the CPU's it trains with; torch's own number where None.
+    `threads`: how many of the CPU's it trains with; torch's own number where None. `outdated`: how often what is to be
+    measured again was measured when that was asked for, by its key.
     """
 
     def __init__(
@@ -81,20 +71,18 @@ class Worker:
         workdir: Path,
         watcher: Watcher,
         threads: int | None = None,
+        outdated: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self.study, self.opened, self.storage = study, opened, storage
         self.data, self.device, self.workdir, self.watcher = data, device, workdir, watcher
-        self.threads = threads
+        self.threads, self.outdated = threads, outdated
         self.measurements = Measurements(opened)
         self.queue = Queue(opened, storage, watcher.told)
 
-    def run(self, *, fresh: bool = False) -> None:
-        """Work until no trial is left, here or elsewhere. On KeyboardInterrupt the trial at hand goes back first.
-
-        `fresh`: measure throughput again, whatever has been measured before.
-        """
+    def run(self) -> None:
+        """Work until no trial is left, here or elsewhere. On KeyboardInterrupt the trial at hand goes back first."""
         self.queue.give_back()
-        self.measure(fresh=fresh)
+        self.measure()
         waited = False
         while True:
             while (trial := store.patiently(self._claim, self.watcher.told)) is not None:
@@ -107,12 +95,13 @@ class Worker:
             elif not store.patiently(self._add_seeds, self.watcher.told):
                 return
 
-    def measure(self, *, fresh: bool = False) -> None:
-        """Measure what can be measured before anything trains."""
+    def measure(self) -> None:
+        """Measure what can be measured before anything trains, and lacks it or is outdated."""
         if self.study.kind != "search":
-            self.measure_arms(fresh=fresh)
-        elif fresh:
-            self.measure_again()
+            arms = {arm: self._arm(arm) for arm in self.study.arms}
+            self._measure(arms, arms[self.study.baseline])
+        elif self.outdated:
+            self._measure_again()
 
     def _claim(self) -> optuna.Trial | None:
         """Claim a waiting trial, or let the sampler make one while a search wants more."""
@@ -229,22 +218,18 @@ class Worker:
             raise MeasurementFailed(found["failure"])
         return short(found, name)
 
-    def measure_arms(self, *, fresh: bool = False) -> None:
-        """Measure all arms that lack it together, interleaved with the baseline, before anything trains."""
-        arms = {arm: self._arm(arm) for arm in self.study.arms}
-        self._measure(arms, arms[self.study.baseline], fresh=fresh)
-
-    def measure_again(self) -> None:
-        """Measure all that a search has measured again, a few at a time beside the base."""
+    def _measure_again(self) -> None:
+        """Measure what a search has measured on this machine again, a few at a time beside the base."""
         trials = self.opened.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         found = {t.user_attrs["fingerprint"]: t.user_attrs for t in trials}
+        reference = Candidate(self.study.base, self.study.data.resolution)
         candidates = {
             name: Candidate(Architecture.parse(attrs["architecture"]), attrs["resolution"])
             for name, attrs in found.items()
         }
-        reference = Candidate(self.study.base, self.study.data.resolution)
-        for names in (list(candidates)[n : n + TOGETHER] for n in range(0, len(candidates), TOGETHER)):
-            self._measure({name: candidates[name] for name in names}, reference, fresh=True)
+        here = [n for n, one in candidates.items() if key(self._identity(one, reference)) in self.outdated]
+        for names in (here[n : n + TOGETHER] for n in range(0, len(here), TOGETHER)):
+            self._measure({name: candidates[name] for name in names}, reference)
 
     def _arm(self, arm: str) -> Candidate:
         return Candidate(self.study.architecture(arm), self.study.resolution(arm))
@@ -252,17 +237,19 @@ class Worker:
     def _identity(self, candidate: Candidate, reference: Candidate) -> dict[str, Any]:
         return identity(candidate, reference, self.study.throughput, self.device)
 
-    def _measure(self, candidates: dict[str, Candidate], reference: Candidate, *, fresh: bool = False) -> None:
-        """Measure what the storage lacks, or with `fresh` everything; one worker of a machine after another."""
+    def _measure(self, candidates: dict[str, Candidate], reference: Candidate) -> None:
+        """Measure what the storage lacks or is outdated; one worker of a machine after another."""
         with quiet.turn(self.device, self.watcher.waiting):
-            self._measure_lacking(candidates, reference, fresh=fresh)
+            self._measure_lacking(candidates, reference)
 
-    def _measure_lacking(self, candidates: dict[str, Candidate], reference: Candidate, *, fresh: bool) -> None:
+    def _measure_lacking(self, candidates: dict[str, Candidate], reference: Candidate) -> None:
         identities = {name: self._identity(candidate, reference) for name, candidate in candidates.items()}
+        counts = self.measurements.counts()
+        keys = {name: key(one) for name, one in identities.items()}
         lacking = {
             name: candidate
             for name, candidate in candidates.items()
-            if fresh or self.measurements.get(key(identities[name])) is None
+            if counts.get(keys[name], 0) <= self.outdated.get(keys[name], 0)
         }
         if not lacking:
             return
@@ -349,7 +336,7 @@ def _join(args: argparse.Namespace) -> int:
         raise InputError(f"--storage URL, or {URL} in the environment, is needed")
     storage = store.open_storage(args.storage, create=False, grace=args.grace)
     trials = counted(store.find_study(args.study, storage).get_trials(deepcopy=False))
-    done = sum(trial.state in FINISHED for trial in trials)
+    done = sum(map(is_over, trials))
     with LineProgress(Console(stderr=True), len(trials), done, quiet=args.quiet) as watcher:
         join(args.study, storage, Path(args.out), watcher, device=args.device, threads=args.threads).run()
     return 0
@@ -372,6 +359,7 @@ def join(
     *,
     device: str | None = None,
     threads: int | None = None,
+    outdated: Mapping[str, int] = MappingProxyType({}),
 ) -> Worker:
     """Return a worker for a study that is in the storage. Raises InputError where it is not."""
     opened = store.find_study(name, storage)
@@ -383,11 +371,12 @@ def join(
         study,
         opened,
         storage,
-        data=study.data.load() if study.kind != "table" else None,
+        data=study.load_data(),
         device=resolve_device(device or study.device),
         workdir=out / opened.study_name / "work",
         watcher=watcher,
         threads=threads,
+        outdated=outdated,
     )
 
 

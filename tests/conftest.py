@@ -1,6 +1,8 @@
 """What several rooms' tests share."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import optuna
 import pytest
 import torch
 import yaml
+from at_work import Begin, environment
 from pytest_postgresql.janitor import DatabaseJanitor
 from servers import postgresql, postgresql_programs
 
@@ -41,6 +44,26 @@ MINIATURE = [
 def miniature() -> list[str]:
     """Overrides for load_study that make a study tiny."""
     return list(MINIATURE)
+
+
+@pytest.fixture
+def begin(miniature: list[str], tmp_path: Path) -> Iterator[Begin]:
+    """Begin a command in a process of its own, a miniature study's unless told; what still runs is killed."""
+    started = []
+
+    def build(module: str, *args: str, small: bool = True) -> subprocess.Popen[str]:
+        overrides = [part for change in miniature for part in ("--set", change)] if small else []
+        command = [sys.executable, "-m", module, *overrides, *args]
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        )
+        started.append(process)
+        return process
+
+    yield build
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture

@@ -4,27 +4,57 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
+import optuna
+from optuna.storages import RDBStorage
+
+from lightning_modules.precision import resolve_device
+from search.engines import Run, follow
+from search.measurements import Measurements
+from search.progress import Watcher
 from search.queue import RETRIES, Queue
+from search.study import Study
+from search.worker import URL, Worker
 
 POLL = 0.5
-URL = "STUDY_STORAGE"
 
 
-def run_workers(
-    arguments: list[str], url: str, count: int, queue: Queue, watcher: Any, look: Callable[[], None]
-) -> None:
-    """Keep `count` processes ``python -m search.worker ARGUMENTS`` at work until the study is over.
+def prepare(study: Study, url: str, out: Path, *, count: int, grace: int, fresh: bool = False) -> Run:
+    """Return what keeps `count` processes ``python -m search.worker`` at work until the study is over.
 
-    The storage's URL goes by the environment: a command line, and a password in it, is for everyone to see. `look` is
-    called again and again, to follow what they finish. One that dies is replaced, a few times each. On
-    KeyboardInterrupt they give back what they hold, and are waited for.
+    Throughput is measured before they begin, all of it again where `fresh`. One that dies is replaced, a few times
+    each. On KeyboardInterrupt they give back what they hold, and are waited for.
+    Raises InputError for data or a device that is not there.
     """
+    data, device = study.load_data(), resolve_device(study.device)
+
+    def run(opened: optuna.Study, storage: RDBStorage, watcher: Watcher) -> None:
+        Worker(
+            *(study, opened, storage),
+            data=data,
+            device=device,
+            workdir=out,
+            watcher=watcher,
+            outdated=Measurements(opened).counts() if fresh else {},
+        ).measure()
+        threads = max(1, (os.cpu_count() or 1) // count)
+        arguments = [
+            *("--study", opened.study_name, "--out", str(out), "--device", device),
+            *("--threads", str(threads), "--grace", str(grace)),
+        ]
+        _keep(arguments, url, count, Queue(opened, storage, watcher.told), watcher)
+
+    return run
+
+
+def _keep(arguments: list[str], url: str, count: int, queue: Queue, watcher: Watcher) -> None:
+    """Keep so many processes at work, and follow what they finish."""
     command = [sys.executable, "-m", "search.worker", "--quiet", *arguments]
+    look = follow(queue.opened, watcher)
 
     def start() -> subprocess.Popen[bytes]:
+        # The URL goes by the environment: a command line, and a password in it, is for everyone to see.
         return subprocess.Popen(command, env=os.environ | {URL: url})
 
     alive = [start() for _ in range(count)]
