@@ -13,6 +13,7 @@ import torch
 
 from space.errors import first_line
 
+PART = ".part"
 log = logging.getLogger(__name__)
 
 
@@ -30,7 +31,7 @@ class Keeper(pl.callbacks.Checkpoint):
         last = trainer.max_epochs is not None and trainer.current_epoch + 1 >= trainer.max_epochs
         if last or not self.able or time.monotonic() - self.saved < self.every:
             return
-        part = self.path.with_suffix(f".{os.getpid()}.part")
+        part = self.path.with_suffix(f".{os.getpid()}{PART}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             trainer.save_checkpoint(part)
@@ -54,6 +55,12 @@ def completed_epochs(path: Path) -> int:
         log.warning("%s cannot be read, so training begins anew: %s", path, first_line(error))
         path.unlink()
         return 0
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint that is not needed any more, and what those left who were killed while they wrote it."""
+    for file in (path, *path.parent.glob(f"{path.stem}.*{PART}")):
+        file.unlink(missing_ok=True)
 
 
 def random_state() -> dict[str, Any]:

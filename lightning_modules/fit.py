@@ -4,6 +4,7 @@ import logging
 import signal
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,14 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lightning_modules.checkpoint import Keeper, completed_epochs
+from lightning_modules.checkpoint import Keeper, completed_epochs, remove
 from lightning_modules.classifier import Classifier, Row, TrainingFailed
 from lightning_modules.data import Data
 from lightning_modules.loaders import MemoryLoader, eval_loader, train_loader
 from lightning_modules.precision import FORMATS, arithmetic, resolve_device
 from lightning_modules.recipe import Recipe
+from space.errors import InputError, first_line
 
-__all__ = ["FitResult", "TrainingFailed", "fit"]
+__all__ = ["FitResult", "LoaderDied", "TrainingFailed", "fit"]
 
 CHECKPOINT_SECONDS = 60.0
 PLUGINS = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -63,8 +65,9 @@ def fit(
     Where the file `checkpoint` is there, training goes on from it, to the same bits again (but not with workers
     that load images, whose random numbers are their own). It is written every so many seconds, and removed in the end.
 
-    Raises TrainingFailed for a loss that is not finite, torch.OutOfMemoryError where memory runs out, and
-    KeyboardInterrupt where a person interrupts.
+    Raises TrainingFailed for a loss that is not finite, torch.OutOfMemoryError where memory runs out, InputError for an
+    image that cannot be read, LoaderDied for a process of a loader that is killed, and KeyboardInterrupt where a person
+    interrupts.
     """
     started = time.perf_counter()
     device = resolve_device(device)
@@ -92,6 +95,9 @@ def fit(
             num_sanity_val_steps=0,
         )
         val, test = (eval_loader(data, split, recipe, device) for split in (data.val, data.test))
+        if not data.in_memory and not done:
+            # An image that cannot be read is found now, not after the training.
+            _run(lambda: deque(test, maxlen=0))
         resume = str(checkpoint) if done else None
         _run(lambda: trainer.fit(module, loader, val, ckpt_path=resume, weights_only=True))
         module.evaluated.load_state_dict(module.best["state"])
@@ -100,7 +106,7 @@ def fit(
         test_accuracy, test_top5, _ = module.scores()
     network.load_state_dict(module.best["state"])
     if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+        remove(checkpoint)
     return FitResult(
         val_accuracy=module.best["accuracy"],
         val_top5=module.best["top5"],
@@ -113,10 +119,15 @@ def fit(
     )
 
 
+class LoaderDied(RuntimeError):
+    """A process that loads images was killed: no fault of the network that was trained."""
+
+
 def _run(stage: Callable[[], object]) -> None:
     """Run a stage of the trainer; an interruption comes out as the KeyboardInterrupt it was.
 
-    Lightning exits the process instead, and leaves Ctrl-C switched off.
+    Lightning exits the process instead, and leaves Ctrl-C switched off. What a loader's process raised comes out as if
+    raised here.
     """
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -124,6 +135,14 @@ def _run(stage: Callable[[], object]) -> None:
     except SystemExit as error:
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from error
+    except InputError as error:
+        raise InputError(
+            str(error).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
+        ) from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise LoaderDied(first_line(error)) from error
 
 
 @contextmanager

@@ -10,15 +10,17 @@ import yaml
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 import studies
+from search.measurements import PREFIX
 from search.study import Study, difference
 from space import Architecture, complexity
-from space.errors import InputError
+from space.errors import InputError, nearest
 
-# Fields that may grow under the same name: more of the same question, not another one.
-GROWS = ("seeds", "trials")
+# Fields that may grow under the same name, as arms may be added: more of the same question, not another one.
+COUNTS = ("seeds", "trials")
+FORKED = "forked_from"
 # Fields that decide how results are read, not what they are.
 READS = ("margin", "paper")
 MAXIMIZE = StudyDirection.MAXIMIZE
@@ -78,16 +80,17 @@ def open_study(study: Study, storage: RDBStorage) -> optuna.Study:
 
     Raises InputError, the differences named, where the storage holds another definition under this name.
     """
+    opened = optuna.create_study(
+        study_name=study.full_name,
+        storage=storage,
+        sampler=sampler(study),
+        directions=directions(study),
+        load_if_exists=True,
+    )
     definition = study.to_dict()
-    if study.full_name in {summary.study_name for summary in optuna.get_all_study_summaries(storage)}:
-        opened = optuna.load_study(study_name=study.full_name, storage=storage, sampler=sampler(study))
-        _check_same(study, opened)
-        was = opened.user_attrs.get("definition", {})
-        definition |= {field: max(definition[field], was[field]) for field in _grown(definition, was)}
-    else:
-        opened = optuna.create_study(
-            study_name=study.full_name, storage=storage, sampler=sampler(study), directions=directions(study)
-        )
+    if was := opened.user_attrs.get("definition"):  # else it was made this moment, here or by somebody else
+        _check_same(study, was)
+        definition |= {field: max(definition[field], was[field]) for field in _counts(definition, was)}
     definition["paper"] = paper_rows(study)
     opened.set_user_attr("definition", definition)
     if study.kind == "search":
@@ -95,6 +98,64 @@ def open_study(study: Study, storage: RDBStorage) -> optuna.Study:
     else:
         enqueue(jobs(study), opened)
     return opened
+
+
+def defined(opened: optuna.Study) -> Study:
+    """Return the study as the storage defines it now: arms may have been added. Raises InputError for a bad record."""
+    return Study.parse(opened.user_attrs["definition"] | {"paper": None}, f"study {opened.study_name!r} in the storage")
+
+
+def fork_study(study: Study, name: str, storage: RDBStorage) -> optuna.Study:
+    """Open `study` as a fork of the one that the storage has as `name`: with all of its trials that still hold.
+
+    That is where network, data, recipe, protocol, and what they are paired with and measured beside, are the same.
+    Raises InputError where there is none to be forked, or another study has the fork's name.
+    """
+    names = optuna.get_all_study_names(storage)
+    if name not in names:
+        raise InputError(f"--fork {study.name}: there is no study {name!r} to be forked{nearest(name, names)}")
+    old = optuna.load_study(study_name=name, storage=storage)
+    if study.full_name in names:
+        opened = optuna.load_study(study_name=study.full_name, storage=storage)
+        if opened.user_attrs.get(FORKED) != name:
+            raise InputError(f"--fork {study.name}: the storage has a study {study.full_name!r} already")
+    else:
+        opened = optuna.create_study(study_name=study.full_name, storage=storage, directions=directions(study))
+    opened.set_user_attr(FORKED, name)
+    for key, value in old.user_attrs.items():
+        if key.startswith(PREFIX) and key not in opened.user_attrs:
+            opened.set_user_attr(key, value)
+    here = {_place(trial) for trial in opened.get_trials(deepcopy=False)}
+    opened.add_trials([trial for trial in _holding(study, old) if _place(trial) not in here])
+    return open_study(study, storage)
+
+
+def _holding(study: Study, old: optuna.Study) -> list[FrozenTrial]:
+    """Return copies of the finished trials of another study that are trials of this one as well."""
+    before, after = old.user_attrs["definition"], study.to_dict()
+    if any(before[field] != after[field] for field in ("kind", "base", "data", "recipe", "throughput", "device")):
+        return []
+    if study.kind == "search":
+        attrs: dict[Any, dict[str, Any]] = {}
+        if any(before[field] != after[field] for field in ("dimensions", "max_params", "max_macs")):
+            return []
+    else:
+        reference = defined(old)
+        if reference.architecture(reference.baseline) != study.architecture(study.baseline):
+            return []
+        attrs = {arm: job(study, arm, 0).attrs() for arm in study.arms}
+    found = []
+    for trial in old.get_trials(states=(TrialState.COMPLETE,)):
+        own = trial.user_attrs
+        now = own if study.kind == "search" else attrs.get(own["arm"])
+        if now is not None and all(own[field] == now[field] for field in ("fingerprint", "resolution")):
+            trial.user_attrs = own | {**now, "seed": own["seed"], FORKED: f"{old.study_name}, trial {trial.number}"}
+            found.append(trial)
+    return found
+
+
+def _place(trial: FrozenTrial) -> tuple[Any, Any]:
+    return trial.user_attrs.get("arm"), trial.user_attrs.get("seed")
 
 
 def directions(study: Study) -> list[StudyDirection]:
@@ -137,22 +198,30 @@ def paper_rows(study: Study) -> dict[str, Any] | None:
     }
 
 
-def _check_same(study: Study, opened: optuna.Study) -> None:
-    before = dict(opened.user_attrs.get("definition", {}))
-    after = study.to_dict()
-    for field in (*_grown(before, after), *READS):
+def _check_same(study: Study, was: Mapping[str, Any]) -> None:
+    before, after = dict(was), study.to_dict()
+    for field in (*_counts(before, after), *_enlarged(before, after), *READS):
         before.pop(field, None)
         after.pop(field, None)
     if changed := difference(before, after):
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise InputError(
             f"study {study.full_name!r} is already in the storage with another definition: "
-            f"{'; '.join(changed[:5])}; give this one a name of its own with --name, or another --storage"
+            f"{'; '.join(changed[:5])}{more}; --fork NEW_NAME asks it under another name and keeps what still holds"
         )
 
 
-def _grown(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Return the fields that may grow. A rule for adding seeds may not: its error rates hold for one schedule."""
-    return [field for field in GROWS if all(isinstance(one.get(field), int) for one in (before, after))]
+def _counts(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return the counts that may grow. A rule for adding seeds may not: its error rates hold for one schedule."""
+    return [field for field in COUNTS if all(isinstance(one.get(field), int) for one in (before, after))]
+
+
+def _enlarged(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return the fields to which arms were added, with none changed or taken away, where seeds follow no rule."""
+    old, new = before.get("arms", {}), after["arms"]
+    same_factors = list(before.get("factors", {})) == list(after["factors"])
+    grown = isinstance(after["seeds"], int) and same_factors and all(new.get(arm) == old[arm] for arm in old)
+    return ["arms", "factors"] if grown else []
 
 
 def enqueue(wanted: list[Job], opened: optuna.Study) -> None:

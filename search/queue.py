@@ -40,7 +40,7 @@ def job_key(trial: FrozenTrial) -> Hashable:
 
 
 def is_lost(trial: FrozenTrial) -> bool:
-    """Say whether a trial failed because its worker died: who fails by itself says why."""
+    """Say whether a trial failed because its worker died, or part of it: who fails by itself says why."""
     return trial.state is TrialState.FAIL and "failure" not in trial.user_attrs
 
 
@@ -73,6 +73,7 @@ class Queue:
         self.opened, self.storage, self.tell = opened, storage, tell
         self._given_up: set[int] = set()
         self._shown: set[int] = set()
+        self._held: int | None = None
 
     def claim(self) -> optuna.Trial | None:
         """Claim the first trial that waits, so that nobody else runs it, or return None."""
@@ -85,6 +86,7 @@ class Queue:
                 self._set_aside(id_, same)
                 continue
             self.storage.record_heartbeat(id_)
+            self._held = id_
             try:
                 claimed = self.storage.set_trial_state_values(id_, TrialState.RUNNING)
             except UpdateFinishedTrialError:
@@ -97,6 +99,7 @@ class Queue:
     def ask(self) -> optuna.Trial:
         """Let the sampler make a trial, and hold it."""
         trial = self.opened.ask()
+        self._held = trial._trial_id
         self.storage.record_heartbeat(trial._trial_id)
         trial.set_user_attr("worker", own_name())
         return trial
@@ -125,21 +128,31 @@ class Queue:
                 again = _tries_left(trial)
                 what = "it is tried again" if again else f"given up after {RETRIES + 1} times"
                 self._given_up |= set() if again else {trial.number}
-                self.tell(f"the worker of trial {trial.number} ({_named(trial)}) died; {what}")
+                why = trial.user_attrs.get("lost", "its worker died")
+                self.tell(f"trial {trial.number} ({_named(trial)}): {why}; {what}")
                 if again:
                     fresh = copy.deepcopy(trial)
                     # Whoever is named as its worker and dead, has it taken away.
-                    fresh.user_attrs = {name: one for name, one in trial.user_attrs.items() if name != "worker"}
+                    fresh.user_attrs = {n: one for n, one in trial.user_attrs.items() if n not in ("worker", "lost")}
                     retry(self.opened, fresh)
 
     def others_run(self) -> bool:
         """Say whether any trial is unfinished."""
         return bool(self.opened.get_trials(deepcopy=False, states=UNFINISHED))
 
-    def let_go(self, trial: optuna.Trial) -> None:
-        """Put a trial of one's own back into the queue."""
-        trial.set_user_attr("worker", None)
-        self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+    def lose(self, trial: optuna.Trial, why: str) -> None:
+        """Give up a trial of one's own that failed for no fault of its own: it is tried again."""
+        trial.set_user_attr("lost", why)
+        self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    def let_go(self) -> None:
+        """Put what one holds back into the queue, if anything, at whatever point one was interrupted."""
+        if self._held is None:
+            return
+        trial = self.storage.get_trial(self._held)
+        if trial.state is TrialState.RUNNING and trial.user_attrs.get("worker") in (None, own_name()):
+            self.storage.set_trial_user_attr(self._held, "worker", None)
+            self.storage.set_trial_state_values(self._held, TrialState.WAITING)
 
     def _forget_the_future(self) -> None:
         """Date signs of life from the future, left by a clock that was set back since, to now: else they never age."""

@@ -29,6 +29,7 @@ EPILOG = f"""examples:
   python -m search.run --study kernel_ablation --dry-run         what would run, and for how long
   python -m search.run --study kernel_ablation --seeds 5         two more seeds an arm, later
   python -m search.run --study pareto_search --set sampler=nsga2 --set trials=40 --name my_search
+  python -m search.run --study kernel_ablation --set recipe.epochs=20 --fork longer
   python -m search.run --study my_question.yaml --scale cifar --set data.root=DATA_DIR
   python -m search.run --study paper_table8 --scale imagenet --set data.root=IMAGENET_DIR
 
@@ -54,7 +55,7 @@ def _answer(args: argparse.Namespace) -> int:
         return _export(args)
     if args.study is None:
         raise InputError("nothing to run: give --study NAME, or --list to see the studies")
-    study = load_study(args.study, args.scale, _overrides(args), name=args.name)
+    study = load_study(args.study, args.scale, _overrides(args), name=args.fork or args.name)
     if args.dry_run:
         from search.forecast import print_forecast
 
@@ -87,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--seeds", type=int, metavar="N", help="seeds an arm; more than before adds the missing ones")
     add("--name", help="the name to keep the study under (default: its file's)")
+    add("--fork", metavar="NEW_NAME", help="ask a changed question under a new name; trials that still hold are kept")
     add("--list", action="store_true", help="list the studies with their questions, and the scales")
     add(
         "--dry-run",
@@ -149,7 +151,7 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     # Imported here, so that --help and mistakes in the command answer at once.
     from search.analysis import answer, main_table, write_report
     from search.analysis import load as load_records
-    from search.plan import open_study
+    from search.plan import fork_study, open_study
     from search.progress import LineProgress, LiveProgress
     from search.queue import counted, is_over
     from search.tracking import Copy, Unreachable, check_reachable
@@ -166,7 +168,10 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
         check_reachable(tracking_uri)
     cli.folder(out)
     storage = store.open_storage(storage_url, grace=args.grace)
-    opened = open_study(study, storage)
+    if args.fork is not None:
+        opened = fork_study(study, f"{args.name or Path(args.study).stem}-{study.scale}", storage)
+    else:
+        opened = open_study(study, storage)
 
     def say(text: str) -> None:
         err.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -182,7 +187,8 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
         text = answer(frame)
         copy.do(lambda tracker: tracker.log_answer(text))
         if args.watch:
-            write_report(frame, folder, command=command, live=True)
+            with suppress(OSError):  # the last report says what is wrong
+                write_report(frame, folder, command=command, live=True)
 
     trials = counted(opened.get_trials(deepcopy=False))
     total = study.trials if study.kind == "search" else len(trials)
@@ -198,7 +204,11 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
             copy.do(lambda tracker: tracker.sync(again=args.fresh))
 
     frame = load_records(study.full_name, storage=storage)
-    written = write_report(frame, folder, command=command)
+    try:
+        written = write_report(frame, folder, command=command)
+    except OSError as error:
+        say(f"the report cannot be written to {folder}: {error.strerror}; the records are whole: run this again")
+        return 1
     copy.do(lambda tracker: tracker.log_answer(answer(frame)))
     copy.do(lambda tracker: tracker.log_report(written))
     complete, failed = (int((frame["state"] == state).sum()) for state in ("COMPLETE", "FAIL"))
@@ -258,7 +268,7 @@ class _Copying:
 def _repeat(args: argparse.Namespace) -> list[str]:
     """Return the arguments that ask the same question again, wherever its records are kept."""
     parts = ["--study", args.study]
-    for flag, value in (("--scale", args.scale), ("--seeds", args.seeds), ("--name", args.name)):
+    for flag, value in (("--scale", args.scale), ("--seeds", args.seeds), ("--name", args.fork or args.name)):
         parts += [flag, str(value)] if value is not None else []
     return parts + [part for change in args.set for part in ("--set", change)]
 

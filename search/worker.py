@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from lightning_modules.data import Data
+from lightning_modules.fit import LoaderDied
 from lightning_modules.precision import resolve_device
 from search import cli
 from search import storage as store
@@ -30,7 +31,7 @@ from search.defaults import DEFAULT_OUT
 from search.environment import environment
 from search.evaluate import evaluate, values
 from search.measurements import Measurements, identity, key, short
-from search.plan import Job, enqueue, job, sampler
+from search.plan import Job, defined, enqueue, job, sampler
 from search.progress import LineProgress, Watcher
 from search.queue import Queue, SignsOfLife, counted, is_over, own_name
 from search.seeds import more
@@ -81,6 +82,13 @@ class Worker:
 
     def run(self) -> None:
         """Work until no trial is left, here or elsewhere. On KeyboardInterrupt the trial at hand goes back first."""
+        try:
+            self._work()
+        except KeyboardInterrupt:
+            self.queue.let_go()
+            raise
+
+    def _work(self) -> None:
         self.queue.give_back()
         self.measure()
         waited = False
@@ -128,7 +136,8 @@ class Worker:
                 self.watcher.told(f"trial {trial.number} was given to another worker meanwhile; this result is dropped")
                 return
         told = store.patiently(lambda: self.storage.get_trial(trial._trial_id), self.watcher.told)
-        self.watcher.finished(told)
+        if is_over(told):
+            self.watcher.finished(told)
 
     def _evaluate(self, trial: optuna.Trial, signs: SignsOfLife) -> None:
         def on_epoch(row: dict[str, float]) -> None:
@@ -152,9 +161,9 @@ class Worker:
                     checkpoint=self._checkpoint(one),
                 )
             self._tell(trial, record | {"environment": environment(self.device)}, values(record))
-        except KeyboardInterrupt:
-            self.queue.let_go(trial)
-            raise
+        except LoaderDied as error:
+            why = str(error)
+            store.patiently(lambda: self.queue.lose(trial, why), self.watcher.told)
         except (UpdateFinishedTrialError, StorageInternalError):
             raise
         except Exception as error:
@@ -188,6 +197,8 @@ class Worker:
 
     def _job(self, trial: optuna.Trial) -> Job:
         if self.study.kind != "search":
+            if trial.user_attrs["arm"] not in self.study.arms:
+                self.study = defined(self.opened)  # it was added since
             return job(self.study, trial.user_attrs["arm"], trial.user_attrs["seed"])
         architecture = self.study.space.suggest(trial)
         one = Job(
@@ -363,8 +374,7 @@ def join(
 ) -> Worker:
     """Return a worker for a study that is in the storage. Raises InputError where it is not."""
     opened = store.find_study(name, storage)
-    definition = opened.user_attrs["definition"] | {"paper": None}
-    study = Study.parse(definition, f"study {opened.study_name!r} in the storage")
+    study = defined(opened)
     opened.sampler = sampler(study)
     opened.sampler.reseed_rng()  # workers that share a seed would ask for the same networks
     return Worker(

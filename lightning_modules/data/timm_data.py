@@ -5,18 +5,41 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import timm.data
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch.utils.data import IterableDataset, Subset
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ImageDataset
+from torch.utils.data import Dataset, IterableDataset, Subset
 
 from lightning_modules.data.base import Data
-from space.errors import InputError
+from space.errors import InputError, first_line
 
 # The names that timm takes for the same split of a folder.
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "validation": ("val", "valid", "validation", "eval", "evaluation"),
 }
+
+
+class Images(Dataset[Any]):
+    """PIL images and labels, as one of timm's readers finds them.
+
+    timm's own data set puts another image in the place of one that cannot be read, and says so in passing.
+    Raises InputError in its place.
+    """
+
+    def __init__(self, reader: Any, mode: str) -> None:
+        self.reader, self.mode = reader, mode
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        file, label, *_ = self.reader[index]
+        try:
+            return Image.open(file).convert(self.mode), label
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises any of these for a damaged file
+            name = self.reader.filename(index, absolute=True)
+            raise InputError(f"image {name}: cannot be read: {first_line(error)}") from error
 
 
 class TimmData(BaseModel):
@@ -95,6 +118,7 @@ class TimmData(BaseModel):
                 )
 
     def _split(self, split: str, training: bool = False) -> Any:
+        mode = "L" if self.in_channels == 1 else "RGB"
         extra = {"num_samples": self.samples[split]} if split in self.samples else {}
         try:
             dataset = timm.data.create_dataset(
@@ -104,7 +128,7 @@ class TimmData(BaseModel):
                 is_training=training,
                 download=False,
                 batch_size=1,
-                input_img_mode="L" if self.in_channels == 1 else "RGB",
+                input_img_mode=mode,
                 **extra,
             )
         except Exception as error:  # every reader of timm's raises its own kind
@@ -120,4 +144,4 @@ class TimmData(BaseModel):
             raise InputError(
                 f"data.num_classes is {self.num_classes}, but split {split!r} under {self.root!r} has {len(classes)}"
             )
-        return dataset
+        return Images(dataset.reader, mode) if isinstance(dataset, ImageDataset) else dataset

@@ -60,7 +60,8 @@ def _row(trial: FrozenTrial, throughput: dict[str, Any]) -> dict[str, Any]:
     attrs = trial.user_attrs
     row = {"number": trial.number, "state": trial.state.name, **{key: attrs.get(key) for key in PLAIN}}
     if is_lost(trial):
-        row["failure"] = f"its worker died, {len(trial.system_attrs.get('retry_history', [])) + 1} times in a row"
+        times = len(trial.system_attrs.get("retry_history", [])) + 1
+        row["failure"] = f"{attrs.get('lost', 'its worker died')}, {times} times in a row"
     row["baseline"] = bool(attrs.get("baseline", False))
     for mode in ("train", "infer"):
         measured = throughput.get(mode) or {}

@@ -1,6 +1,7 @@
 """The report: one HTML file that needs nothing else, with tables and figures beside it."""
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from search.analysis.records import flat
 from search.analysis.scores import accuracy_column
 from search.analysis.tables import DISTURBED, main_table, markdown, paper_table, steps_table, variance_table
 
+NEW = "unfinished"  # the folder in which a report is written
 TITLES = {
     "accuracy_throughput": ("Accuracy against training throughput", "Up and to the right is better."),
     "effects": (
@@ -55,9 +57,9 @@ def write_report(frame: pd.DataFrame, out: Path, *, command: str, live: bool = F
 
     Return their paths by name; ``report`` is the page. `command` is what repeats the study: tables and figures carry
     it, and which records they were made from. A `live` page loads itself anew every few seconds.
+    What was there before is replaced once all of it is written. Raises OSError where it cannot be, as on a full disk.
     """
     origin = f"{_identity(frame)}: {command}"
-    (out / "figures").mkdir(parents=True, exist_ok=True)
     figures = all_figures(frame)
     explained = efficiency.of_arms(frame)
     operators = None
@@ -72,19 +74,25 @@ def write_report(frame: pd.DataFrame, out: Path, *, command: str, live: bool = F
         "paper": paper_table(frame),
         "operators": operators,
     }
-    paths = {"report": out / "report.html", "trials": out / "trials.csv"}
+    new = out / NEW
+    (new / "figures").mkdir(parents=True, exist_ok=True)
+    paths = {"report": Path("report.html"), "trials": Path("trials.csv")}
     for name, table in tables.items():
         if table is not None:
-            paths |= {f"{name}_{kind}": out / f"{name}.{kind}" for kind in ("csv", "md", "tex")}
-            table.to_csv(paths[f"{name}_csv"], index=False)
-            paths[f"{name}_md"].write_text(f"{markdown(table)}\n{origin}\n")
-            paths[f"{name}_tex"].write_text(f"% {origin}\n{table.to_latex(index=False, escape=True)}")
-    flat(frame).to_csv(paths["trials"], index=False)
+            paths |= {f"{name}_{kind}": Path(f"{name}.{kind}") for kind in ("csv", "md", "tex")}
+            table.to_csv(new / f"{name}.csv", index=False)
+            (new / f"{name}.md").write_text(f"{markdown(table)}\n{origin}\n")
+            (new / f"{name}.tex").write_text(f"% {origin}\n{table.to_latex(index=False, escape=True)}")
+    flat(frame).to_csv(new / paths["trials"], index=False)
     for name, figure in figures.items():
-        paths[name] = out / "figures" / f"{name}.png"
-        figure.savefig(paths[name], dpi=160, metadata={"Description": origin})
-    paths["report"].write_text(_page(frame, figures, tables, command, live))
-    return paths
+        paths[name] = Path("figures") / f"{name}.png"
+        figure.savefig(new / paths[name], dpi=160, metadata={"Description": origin})
+    (new / paths["report"]).write_text(_page(frame, figures, tables, command, live))
+    (out / "figures").mkdir(exist_ok=True)
+    for path in paths.values():
+        (new / path).replace(out / path)
+    shutil.rmtree(new)
+    return {name: out / path for name, path in paths.items()}
 
 
 def _identity(frame: pd.DataFrame) -> str:

@@ -74,7 +74,7 @@ def test_what_a_killed_worker_held_is_tried_again_a_few_times(storage_url: str) 
         own, told = queue(storage_url)
         own.give_back()
         words = "it is tried again" if attempt < RETRIES else f"given up after {RETRIES + 1} times"
-        assert told == [f"the worker of trial {attempt} (base, seed 0) died; {words}"]
+        assert told == [f"trial {attempt} (base, seed 0): its worker died; {words}"]
     own.give_back()
     assert len(told) == 1
     assert own.claim() is None
@@ -110,7 +110,7 @@ def test_a_worker_elsewhere_is_dead_when_its_signs_of_life_stay_away(storage_url
     with storage.engine.begin() as connection:
         connection.execute(text("UPDATE trial_heartbeats SET heartbeat = '2020-01-01 00:00:00'"))
     own.give_back()
-    assert told == ["the worker of trial 0 (base, seed 0) died; it is tried again"]
+    assert told == ["trial 0 (base, seed 0): its worker died; it is tried again"]
     # It was not dead after all: what it brings now is not taken.
     with pytest.raises(UpdateFinishedTrialError):
         trial.set_user_attr("test_accuracy", 1.0)
@@ -134,7 +134,7 @@ def test_a_clock_that_was_set_back_hides_no_dead_worker(storage_url: str) -> Non
     end = time.monotonic() + 60
     while not told and time.monotonic() < end:
         own.give_back()
-    assert told == ["the worker of trial 0 (base, seed 0) died; it is tried again"]
+    assert told == ["trial 0 (base, seed 0): its worker died; it is tried again"]
 
 
 def test_a_worker_that_died_before_its_first_sign_of_life_is_found(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_worker_that_died_before_its_first_sign_of_life_is_found(tmp_path: Pat
     end = time.monotonic() + 60
     while not told and time.monotonic() < end:
         own.give_back()
-    assert told == ["the worker of trial 0 (not begun, seed 0) died; it is tried again"]
+    assert told == ["trial 0 (not begun, seed 0): its worker died; it is tried again"]
 
 
 def test_a_process_is_known_from_another_of_the_same_number_and_from_a_dead_one() -> None:
@@ -202,7 +202,7 @@ def test_an_interrupted_worker_leaves_no_name_behind(tmp_path: Path) -> None:
     own = Queue(study, storage, print)
     trial = own.claim()
     assert trial is not None
-    own.let_go(trial)
+    own.let_go()
     (waiting,) = study.get_trials()
     assert waiting.state is TrialState.WAITING
     assert waiting.user_attrs["worker"] is None

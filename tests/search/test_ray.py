@@ -46,7 +46,7 @@ def test_a_study_outlives_a_node(begin: Begin, cluster: cluster_utils.Cluster, t
     cluster.remove_node(lost, allow_graceful=False)
     told += study.communicate(timeout=PATIENCE)[1]
     assert study.returncode == 0, told
-    assert "died; it is tried again" in told
+    assert "its worker died; it is tried again" in told
     assert "Traceback" not in told
     each_once(url, 7)
 

@@ -151,7 +151,7 @@ def test_a_killed_study_goes_on_where_it_stopped(
     # What the killed one held is kept as it was left, and counted nowhere.
     lost = [trial.number for trial in study.get_trials() if trial.state is TrialState.FAIL]
     assert len(lost) <= (kill is signal.SIGKILL)
-    assert ("died; it is tried again" in resumed.stderr) == bool(lost)
+    assert ("its worker died; it is tried again" in resumed.stderr) == bool(lost)
     assert not set(lost) & set(whole["number"])
 
 
