@@ -7,7 +7,7 @@ PORT ?= 5000
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help study test lint types check controls ui clean
+.PHONY: help study test lint types check controls ui audit clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 16
@@ -33,6 +33,10 @@ controls: $(VENV)/.installed ## can this machine and installation be trusted?
 
 ui: $(VENV)/.installed ## browse the studies in MLflow, on loopback: make ui [PORT=5000]
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1
+
+audit: $(VENV)/.installed-dev ## known vulnerabilities of what is installed; asks a service on the network
+	$(INSTALL) --editable '.[audit]'
+	@$(BIN)/python .ci/audit.py
 
 clean: ## remove the virtual environment and caches, keep runs/
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -6,21 +6,26 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from space.errors import InputError
+from space.errors import InputError, without_passwords
 
 EXIT_CODES = "exit codes: 0 done, 1 something failed, 2 a mistake in the command or its files, 130 interrupted"
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(without_passwords(message))  # it quotes what was not understood
+
+
 def parser(module: str, description: str, epilog: str) -> argparse.ArgumentParser:
     """Return the parser of ``python -m module``; lines of `epilog` stay as they are."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"python -m {module}",
         description=description,
         epilog=epilog,
@@ -51,7 +56,7 @@ def print_table(frame: Any, title: str, console: Console | None = None) -> None:
     """Print a DataFrame of text, the first column to the left, the others to the right."""
     table = Table(title=title, title_justify="left")
     for number, name in enumerate(frame.columns):
-        table.add_column(str(name), justify="left" if number == 0 else "right")
+        table.add_column(escape(str(name)), justify="left" if number == 0 else "right")
     for row in frame.itertuples(index=False):
         table.add_row(*(escape(str(cell)) for cell in row))
     (console or stdout()).print(table)
@@ -73,8 +78,9 @@ def beside_reference(args: argparse.Namespace) -> tuple[str, list[str]]:
 
 
 def command(module: str, argv: Sequence[str] | None) -> str:
-    """Return the command line that was given."""
-    return f"python -m {module} {shlex.join(sys.argv[1:] if argv is None else argv)}".rstrip()
+    """Return the command line that was given, without passwords."""
+    given = sys.argv[1:] if argv is None else argv
+    return f"python -m {module} {shlex.join(map(without_passwords, given))}".rstrip()
 
 
 def share(text: str) -> float:

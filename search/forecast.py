@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lightning_modules.precision import resolve_device
@@ -22,7 +23,7 @@ def print_forecast(study: Study, console: Console, *, as_json: bool) -> None:
     table = Table("arm", "factor", "seeds", "params", "MACs", "pixels", title=f"{study.full_name} (nothing is run)")
     for row in plan["arms"]:
         counts = (f"{row['params']:,}", f"{row['macs']:,}", str(row["resolution"]))
-        table.add_row(row["arm"], row["factor"], str(plan["seeds"]), *counts)
+        table.add_row(escape(row["arm"]), escape(row["factor"]), str(plan["seeds"]), *counts)
     console.print(study.question, markup=False)
     console.print(table)
     if study.kind == "search":

@@ -6,6 +6,7 @@ from typing import Protocol, Self
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -64,7 +65,9 @@ class LiveProgress(_Bars):
     """One bar over the trials with the time left, one line for what runs now; for a terminal."""
 
     def __init__(self, console: Console, total: int, done: int) -> None:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        # What people named their arms is text, not markup.
+        what = TextColumn("{task.description}", markup=False)
+        columns = (SpinnerColumn(), what, BarColumn(), MofNCompleteColumn())
         times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False))
         self.progress = Progress(*columns, *times, console=console, speed_estimate_period=600)
         self.trials = self.progress.add_task("trials", total=total, completed=done)
@@ -99,7 +102,7 @@ class LiveProgress(_Bars):
 
     def finished(self, trial: FrozenTrial) -> None:
         """Keep a line of the trial above the bars."""
-        self.progress.console.print(f"[dim]{trial.number:4d}[/]  {outcome(trial)}", highlight=False)
+        self.progress.console.print(f"[dim]{trial.number:4d}[/]  {escape(outcome(trial))}", highlight=False)
         self.progress.advance(self.trials)
 
 

@@ -10,10 +10,10 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy import Connection, Dialect, Engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from space.errors import InputError, first_line, nearest
+from space.errors import InputError, first_line, nearest, without_passwords
 
 GRACE = 60  # seconds without a sign of life after which a worker on another machine counts as dead
 PATIENCE = 600  # seconds for which a database that was there before is waited for
@@ -24,10 +24,19 @@ Result = TypeVar("Result")
 
 def masked(url: str) -> str:
     """Return the URL with its password hidden; of text that is no URL, what cannot hold a password."""
+    parts = split(url)
+    if parts is None:
+        return repr(url.rpartition("@")[2].partition(":")[0])
+    return without_passwords(url if parts.password is None else parts.render_as_string(hide_password=True))
+
+
+def split(url: str) -> URL | None:
+    """Return the parts of a URL, or None where it is none. What Python says of a wrong one may quote its password."""
     try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return repr(url.rpartition("@")[2])
+        parts = make_url(url)
+    except (ArgumentError, ValueError):
+        return None
+    return None if "@" in (parts.host or "") else parts  # the end of a password in which @ is not written as %40
 
 
 def open_storage(url: str, *, create: bool = True, write: bool = True, grace: int = GRACE) -> RDBStorage:
@@ -37,8 +46,10 @@ def open_storage(url: str, *, create: bool = True, write: bool = True, grace: in
     counts as dead. A server that goes away later is waited for.
     Raises InputError, in one line and with passwords hidden, where the storage cannot be opened.
     """
+    wrong = f"--storage {masked(url)}: not a database URL; allowed: sqlite:///FILE or postgresql+psycopg://..."
+    if (parsed := split(url)) is None:
+        raise InputError(f"{wrong} (in a password, @ is written %40, / %2F)")
     try:
-        parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
             file = Path(parsed.database)
             if not create and not file.is_file():
@@ -53,9 +64,7 @@ def open_storage(url: str, *, create: bool = True, write: bool = True, grace: in
             event.listen(storage.engine, "do_connect", _patiently)
         return storage
     except (ArgumentError, NoSuchModuleError) as error:
-        raise InputError(
-            f"--storage {masked(url)}: not a database URL; allowed: sqlite:///FILE or postgresql+psycopg://..."
-        ) from error
+        raise InputError(wrong) from error
     except (SQLAlchemyError, OSError, ImportError, RuntimeError) as error:
         raise InputError(f"--storage {masked(url)}: cannot be opened: {first_line(error)}") from error
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from search import cli
 from search.defaults import DEFAULT_OUT
+from space.errors import InputError, first_line
 
 EPILOG = f"""MLflow holds a copy to look at; the storage holds the truth. What the copy lacks, as after an outage of its
 server, is added; what it has is left alone.
@@ -32,15 +33,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _sync(args: argparse.Namespace) -> int:
     from search.analysis import answer, load
-    from search.storage import find_study, open_storage
-    from search.tracking import Tracker
+    from search.storage import find_study, masked, open_storage
+    from search.tracking import FAILED, Tracker
 
     storage = open_storage(cli.storage_url(args), create=False, write=False)
     opened = find_study(args.study, storage)
     definition = opened.user_attrs["definition"]
-    tracker = Tracker(cli.tracking_uri(args), study=opened, definition=definition, out=Path(args.out))
-    copied = tracker.sync()
-    tracker.log_answer(answer(load(opened.study_name, storage=storage)))
+    uri = cli.tracking_uri(args)
+    tracker = Tracker(uri, study=opened, definition=definition, out=Path(args.out))
+    try:
+        copied = tracker.sync()
+        tracker.log_answer(answer(load(opened.study_name, storage=storage)))
+    except FAILED as error:
+        raise InputError(f"--tracking-uri {masked(uri)}: went away: {first_line(error)}") from error
     print(f"{copied} trial{'s' if copied != 1 else ''} copied", file=sys.stderr)
     return 0
 

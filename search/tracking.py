@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 # Before mlflow is imported: nothing is sent anywhere.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -22,12 +21,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from search.measurements import newest, of_trial
 from search.queue import counted, is_over
-from search.storage import masked
+from search.storage import masked, split
 from space.errors import InputError, first_line
 
 TRIAL, PARENT, NOTE = "trial", "mlflow.parentRunId", "mlflow.note.content"
 PARAM_LENGTH = 6000
 ALL_TRIALS = 'tags.arm LIKE "%"'  # MLflow folds child runs away until a search names them
+FAILED = (MlflowException, SQLAlchemyError, OSError)  # what a store raises that goes away in the middle
 PORTS = {"http": 80, "https": 443, "postgresql": 5432}
 
 
@@ -56,7 +56,7 @@ class Copy:
         """Let the tracker do something, if it can be reached."""
         try:
             act(self._reached())
-        except (InputError, MlflowException, SQLAlchemyError, OSError) as error:
+        except (InputError, *FAILED) as error:
             self._tell(error)
 
     def _reached(self) -> "Tracker":
@@ -88,7 +88,7 @@ class Tracker:
             self.client = MlflowClient(tracking_uri=uri)
             self.experiment_id = self._experiment(uri, out)
             self.parent_run_id = self._parent()
-        except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+        except (*FAILED, ImportError, ValueError) as error:
             raise InputError(f"--tracking-uri {masked(uri)}: cannot be used: {first_line(error)}") from error
 
     def sync(self, *, again: bool = False) -> int:
@@ -277,13 +277,12 @@ def check_reachable(uri: str) -> None:
 
     Raises Unreachable, in one line and with passwords hidden, where nobody answers, InputError for what is no store.
     """
-    parts = urlsplit(uri)
-    scheme = parts.scheme.partition("+")[0]
-    if scheme in PORTS:
+    parts = split(uri)
+    scheme = "" if parts is None else parts.get_backend_name()
+    if parts is not None and scheme in PORTS:
         try:
-            port = parts.port or PORTS[scheme]
-            socket.create_connection((parts.hostname or "localhost", port), timeout=5).close()
-        except (OSError, ValueError) as error:
+            socket.create_connection((parts.host or "localhost", parts.port or PORTS[scheme]), timeout=5).close()
+        except OSError as error:
             raise Unreachable(f"--tracking-uri {masked(uri)}: nobody answers: {first_line(error)}") from error
     elif scheme == "sqlite":
         folder = Path(uri.removeprefix("sqlite:///")).parent

@@ -1,18 +1,33 @@
 """What a user did wrong, in one line."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 from pydantic import ValidationError
+
+# A URL's password goes to the last @, whatever stands before it; without any, what is no port may be one.
+LOGIN = re.compile(r"(?<=://)([^\s:@/\[]*):(?:\S*@|(?!\d*(?:\W|$))[^\s/]+)")
+FIELD = re.compile(r"([?&][^\s=&]*(?:pass|pwd|secret|token)[^\s=&]*=)[^\s&]*", re.IGNORECASE)
 
 
 class InputError(ValueError):
     """A user's mistake. Its text is the one line to show: what is wrong, where, and what is allowed."""
 
 
+def without_passwords(text: str) -> str:
+    """Return a text in which the passwords of URLs are hidden."""
+
+    def hidden(found: re.Match[str]) -> str:
+        return f"{found[1]}:***{'@' if found[0].endswith('@') else ''}"
+
+    return FIELD.sub(r"\1***", LOGIN.sub(hidden, text))
+
+
 def first_line(error: BaseException) -> str:
-    """Return what an error, or the database's behind it, says first."""
-    return (str(getattr(error, "orig", None) or error).strip() or type(error).__name__).splitlines()[0]
+    """Return what an error, or the database's behind it, says first, without passwords."""
+    said = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+    return without_passwords(said.splitlines()[0])
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

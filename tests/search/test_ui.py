@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from selenium import webdriver
 from selenium.common.exceptions import TimeoutException, WebDriverException
 from selenium.webdriver.chrome.options import Options
@@ -20,6 +21,7 @@ from servers import free_port
 from urllib3 import PoolManager, Retry
 
 from search.run import main
+from search.tracking import NOTE
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -111,3 +113,20 @@ def test_the_report_opens_without_a_network(browser: webdriver.Chrome, server: s
         browser.set_window_size(width, 900)
         overflow = browser.execute_script("return document.documentElement.scrollWidth > window.innerWidth")
         assert not overflow, f"the page is wider than {width} pixels"
+
+
+def test_notes_and_names_run_nothing_in_mlflow(browser: webdriver.Chrome, server: str, tmp_path: Path) -> None:
+    """Questions, answers and arms are copied as they were typed."""
+    harm = '<img src="x" onerror="window.ran = 1"><script>window.ran = 1</script>'
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs/mlflow.db'}")
+    [study] = client.search_runs(["1"], "tags.trial = 'all'")
+    run = study.info.run_id
+    client.set_tag(run, NOTE, f"what was typed {harm} was shown")
+    client.set_tag(run, "arm", harm)
+    client.set_tag(run, "mlflow.runName", harm)
+    wait = WebDriverWait(browser, 45, ignored_exceptions=(WebDriverException,))
+    for page, shown in ((f"experiments/1/runs/{run}", "what was typed"), ("experiments/1/runs", "onerror")):
+        browser.get(f"{server}/#/{page}")
+        browser.refresh()
+        wait.until(lambda driver, shown=shown: shown in text(driver))
+        assert browser.execute_script("return window.ran === undefined")
