@@ -23,8 +23,9 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        if torch.empty(0, device=device).is_meta:
+            raise RuntimeError("computes nothing")
+    except (RuntimeError, AssertionError, ImportError) as error:
         gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         raise InputError(
             f"device {device!r} is not on this machine; allowed: {', '.join(['auto', 'cpu', *gpus])}"
