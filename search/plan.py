@@ -78,7 +78,7 @@ def open_study(study: Study, storage: RDBStorage) -> optuna.Study:
 
     Raises InputError, the differences named, where the storage holds another definition under this name.
     """
-    definition = study.to_dict()
+    definition = study.to_dict() | {"paper": paper_rows(study)}
     if study.full_name in {summary.study_name for summary in optuna.get_all_study_summaries(storage)}:
         opened = optuna.load_study(study_name=study.full_name, storage=storage, sampler=sampler(study))
         _check_same(study, opened)
@@ -88,7 +88,6 @@ def open_study(study: Study, storage: RDBStorage) -> optuna.Study:
         opened = optuna.create_study(
             study_name=study.full_name, storage=storage, sampler=sampler(study), directions=directions(study)
         )
-    definition["paper"] = paper_rows(study)
     opened.set_user_attr("definition", definition)
     if study.kind == "search":
         _enqueue_base(study, opened)

@@ -1,33 +1,39 @@
 """The Optuna storage: the queue of trials and the record of what came of them."""
 
 import logging
+import re
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy import Connection, Dialect, Engine, event
+from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, inspect
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SAWarning, SQLAlchemyError
 
+from search.folders import made
 from space.errors import InputError, first_line, nearest
 
 GRACE = 60  # seconds without a sign of life after which a worker on another machine counts as dead
 PATIENCE = 600  # seconds for which a database that was there before is waited for
 AWAY = "the storage cannot be reached; trying for %d s: %s"
+UNOPENED = (SQLAlchemyError, SAWarning, StorageInternalError)
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
 def masked(url: str) -> str:
-    """Return the URL with its password hidden; of text that is no URL, what cannot hold a password."""
+    """Return the URL with its passwords hidden; of text that is no URL, what cannot hold a password."""
     try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return repr(url.rpartition("@")[2])
+        shown = make_url(url).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
+        shown = repr(url.rpartition("@")[2])
+    return re.sub(r"((?:pass|pwd|secret|token)[^=&]*=)[^&\s']*", r"\1***", shown, flags=re.IGNORECASE)
 
 
 def open_storage(url: str, *, create: bool = True, write: bool = True, grace: int = GRACE) -> RDBStorage:
@@ -39,25 +45,45 @@ def open_storage(url: str, *, create: bool = True, write: bool = True, grace: in
     """
     try:
         parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
-            file = Path(parsed.database)
-            if not create and not file.is_file():
-                raise InputError(f"storage {masked(url)} does not exist")
-            file.parent.mkdir(parents=True, exist_ok=True)
-        sqlite = parsed.get_backend_name() == "sqlite"
-        options = {"connect_args": {"timeout": PATIENCE}} if sqlite else {"pool_pre_ping": True}
-        storage = _opened(url, heartbeat_interval=max(1, grace // 4), grace_period=grace, engine_kwargs=options)
-        if sqlite and write:
-            _one_writer(storage.engine)
-        elif not sqlite:
-            event.listen(storage.engine, "do_connect", _patiently)
-        return storage
-    except (ArgumentError, NoSuchModuleError) as error:
+        sqlite = parsed.get_dialect().name == "sqlite"
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise InputError(
             f"--storage {masked(url)}: not a database URL; allowed: sqlite:///FILE or postgresql+psycopg://..."
         ) from error
-    except (SQLAlchemyError, OSError, ImportError, RuntimeError) as error:
-        raise InputError(f"--storage {masked(url)}: cannot be opened: {first_line(error)}") from error
+    folder: AbstractContextManager[None] = nullcontext()
+    if sqlite and parsed.database and parsed.database != ":memory:":
+        file = Path(parsed.database)
+        if not create and not file.is_file():
+            raise InputError(f"storage {masked(url)} does not exist")
+        folder = made(file.parent)
+    options = {"connect_args": {"timeout": PATIENCE}} if sqlite else {"pool_pre_ping": True}
+    beats = {"heartbeat_interval": max(1, grace // 4), "grace_period": grace}
+    try:
+        with folder:
+            if sqlite:
+                _check_own(parsed)
+            storage = _opened(url, **beats, engine_kwargs=options, skip_table_creation=not create)
+    except InputError:
+        raise
+    except (*UNOPENED, OSError, ImportError, RuntimeError, TypeError, ValueError) as error:
+        reason = first_line(error.__cause__ or error)
+        raise InputError(f"--storage {masked(url)}: cannot be opened: {reason}") from error
+    if sqlite and write:
+        _one_writer(storage.engine)
+    elif not sqlite:
+        event.listen(storage.engine, "do_connect", _patiently)
+    return storage
+
+
+def _check_own(url: URL) -> None:
+    """Refuse the database of another program that counts its versions as Optuna does, such as MLflow."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SAWarning)  # which tells of options that the driver does not know
+        engine = create_engine(url)
+    tables = inspect(engine).get_table_names()
+    engine.dispose()
+    if "alembic_version" in tables and "studies" not in tables:
+        raise InputError(f"--storage {masked(str(url))}: is another program's database, perhaps MLflow's")
 
 
 def _opened(url: str, **options: Any) -> RDBStorage:
@@ -126,6 +152,13 @@ def find_study(study: str, storage: BaseStorage) -> optuna.Study:
         problem = "is not clear" if matches else f"is not in the storage{nearest(study, names)}"
         raise InputError(f"study {study!r} {problem}; {there}")
     return optuna.load_study(study_name=matches[0], storage=storage)
+
+
+def definition(study: optuna.Study) -> dict[str, Any]:
+    """Return what search.run keeps of a study. Raises InputError for a study of another program's."""
+    if "definition" not in study.user_attrs:
+        raise InputError(f"study {study.study_name!r} is in the storage, but search.run did not make it")
+    return dict(study.user_attrs["definition"])
 
 
 def trial_id(storage: RDBStorage, study: optuna.Study, number: int) -> int:

@@ -20,6 +20,7 @@ from pydantic import (
 
 import studies
 from lightning_modules.data import Data, DataConfig
+from lightning_modules.precision import resolve_device
 from lightning_modules.recipe import Recipe, recipe
 from search.factorial import Factor, Reduction, crossed
 from search.throughput import Protocol
@@ -231,6 +232,12 @@ class Study(BaseModel):
     def load_data(self) -> Data | None:
         """Load what it trains on, which is nothing for a table. Raises InputError where it is not there."""
         return self.data.load() if self.kind != "table" else None
+
+    def find_device(self, device: str | None = None) -> str:
+        """Return the device to run on, its own where None. Raises InputError where that lacks what it asks for."""
+        found = resolve_device(device or self.device)
+        self.throughput.check_device(found)
+        return found
 
     def architecture(self, arm: str) -> Architecture:
         """Return the architecture of an arm. Raises InputError where it cannot be built."""

@@ -32,13 +32,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _sync(args: argparse.Namespace) -> int:
     from search.analysis import answer, load
-    from search.storage import find_study, open_storage
+    from search.storage import definition, find_study, open_storage
     from search.tracking import Tracker
 
     storage = open_storage(cli.storage_url(args), create=False, write=False)
     opened = find_study(args.study, storage)
-    definition = opened.user_attrs["definition"]
-    tracker = Tracker(cli.tracking_uri(args), study=opened, definition=definition, out=Path(args.out))
+    tracker = Tracker(cli.tracking_uri(args), study=opened, definition=definition(opened), out=Path(args.out))
     copied = tracker.sync()
     tracker.log_answer(answer(load(opened.study_name, storage=storage)))
     print(f"{copied} trial{'s' if copied != 1 else ''} copied", file=sys.stderr)

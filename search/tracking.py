@@ -28,6 +28,7 @@ from space.errors import InputError, first_line
 TRIAL, PARENT, NOTE = "trial", "mlflow.parentRunId", "mlflow.note.content"
 PARAM_LENGTH = 6000
 ALL_TRIALS = 'tags.arm LIKE "%"'  # MLflow folds child runs away until a search names them
+SQLITE = b"SQLite format 3\0"  # how its files begin
 PORTS = {"http": 80, "https": 443, "postgresql": 5432}
 
 
@@ -277,25 +278,39 @@ def check_reachable(uri: str) -> None:
 
     Raises Unreachable, in one line and with passwords hidden, where nobody answers, InputError for what is no store.
     """
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise InputError(f"--tracking-uri {masked(uri)}: {first_line(error)}") from error
     scheme = parts.scheme.partition("+")[0]
-    if scheme in PORTS:
+    if scheme == "postgresql" or (scheme in PORTS and host):
         try:
-            port = parts.port or PORTS[scheme]
-            socket.create_connection((parts.hostname or "localhost", port), timeout=5).close()
+            socket.create_connection((host or "localhost", port or PORTS[scheme]), timeout=5).close()
         except (OSError, ValueError) as error:
             raise Unreachable(f"--tracking-uri {masked(uri)}: nobody answers: {first_line(error)}") from error
-    elif scheme == "sqlite":
-        folder = Path(uri.removeprefix("sqlite:///")).parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"--tracking-uri {uri}: {folder} cannot be created: {error.strerror}") from error
+    elif scheme == "sqlite" and uri.startswith("sqlite:///") and (file := uri.removeprefix("sqlite:///")):
+        _check_database(Path(file), uri)
     else:
         raise InputError(
             f"--tracking-uri {masked(uri)}: not a store that works here; "
             "allowed: sqlite:///FILE, postgresql://..., http(s)://..."
         )
+
+
+def _check_database(file: Path, uri: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--tracking-uri {uri}: {file.parent} cannot be created: {error.strerror}") from error
+    if file.exists():
+        try:
+            with file.open("rb") as content:
+                start = content.read(len(SQLITE))
+        except OSError as error:
+            raise InputError(f"--tracking-uri {uri}: cannot be read: {error.strerror}") from error
+        if start not in (SQLITE, b""):
+            raise InputError(f"--tracking-uri {uri}: is not a database")
 
 
 def _millis(moment: datetime) -> int:

@@ -22,7 +22,6 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from lightning_modules.data import Data
-from lightning_modules.precision import resolve_device
 from search import cli
 from search import storage as store
 from search.analysis import load
@@ -363,7 +362,7 @@ def join(
 ) -> Worker:
     """Return a worker for a study that is in the storage. Raises InputError where it is not."""
     opened = store.find_study(name, storage)
-    definition = opened.user_attrs["definition"] | {"paper": None}
+    definition = store.definition(opened) | {"paper": None}
     study = Study.parse(definition, f"study {opened.study_name!r} in the storage")
     opened.sampler = sampler(study)
     opened.sampler.reseed_rng()  # workers that share a seed would ask for the same networks
@@ -372,7 +371,7 @@ def join(
         opened,
         storage,
         data=study.load_data(),
-        device=resolve_device(device or study.device),
+        device=study.find_device(device),
         workdir=out / opened.study_name / "work",
         watcher=watcher,
         threads=threads,
