@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, inspect
 from sqlalchemy.engine import make_url
@@ -59,7 +59,9 @@ def open_storage(url: str, *, create: bool = True, write: bool = True, grace: in
     options = {"connect_args": {"timeout": PATIENCE}} if sqlite else {"pool_pre_ping": True}
     beats = {"heartbeat_interval": max(1, grace // 4), "grace_period": grace}
     try:
-        with folder:
+        with folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are, since 2021
+            warnings.simplefilter("error", SAWarning)  # an option that the driver does not know
             if sqlite:
                 _check_own(parsed)
             storage = _opened(url, **beats, engine_kwargs=options, skip_table_creation=not create)
@@ -77,9 +79,7 @@ def open_storage(url: str, *, create: bool = True, write: bool = True, grace: in
 
 def _check_own(url: URL) -> None:
     """Refuse the database of another program that counts its versions as Optuna does, such as MLflow."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", SAWarning)  # which tells of options that the driver does not know
-        engine = create_engine(url)
+    engine = create_engine(url)
     tables = inspect(engine).get_table_names()
     engine.dispose()
     if "alembic_version" in tables and "studies" not in tables:

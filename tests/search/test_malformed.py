@@ -128,7 +128,11 @@ def test_the_study_beside_a_broken_scale_is_well(write_study: Callable[..., str]
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_mistake_is_told_in_one_line_and_leaves_no_trace(
-    case: Case, stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case: Case,
+    stored: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
 ) -> None:
     for name, content in case.files.items():
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -151,6 +155,8 @@ def test_a_mistake_is_told_in_one_line_and_leaves_no_trace(
     assert [line for line in lines if "error: " in line] == lines[-1:]
     assert lines[-1].startswith(f"python -m search.{case.module}: error: " if case.usage else "error: ")
     assert case.usage or len(lines) == 1
+    # Outside of the tests, warnings would be further lines; only those for developers are not shown.
+    assert [one for one in recwarn if not issubclass(one.category, DeprecationWarning)] == []
     assert len(lines[-1]) < 2100
     for told in case.told:
         assert told in lines[-1]
