@@ -19,6 +19,7 @@ from torch import nn
 from lightning_modules.checkpoint import Keeper, completed_epochs, remove
 from lightning_modules.classifier import Classifier, Row, TrainingFailed
 from lightning_modules.data import Data
+from lightning_modules.data.timm_data import UnreadableImage
 from lightning_modules.loaders import MemoryLoader, eval_loader, train_loader
 from lightning_modules.precision import FORMATS, arithmetic, resolve_device
 from lightning_modules.recipe import Recipe
@@ -135,10 +136,8 @@ def _run(stage: Callable[[], object]) -> None:
     except SystemExit as error:
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from error
-    except InputError as error:
-        raise InputError(
-            str(error).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
-        ) from error
+    except UnreadableImage as error:
+        raise InputError(str(error).strip().splitlines()[-1].rpartition("UnreadableImage: ")[2]) from error
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise

@@ -1,5 +1,6 @@
 """Where and in which arithmetic a network runs; training and measurement share it."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -23,8 +24,11 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of devices that there were once
+            if torch.empty(0, device=device).is_meta:
+                raise RuntimeError("computes nothing")
+    except (RuntimeError, AssertionError, ImportError) as error:
         gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         raise InputError(
             f"device {device!r} is not on this machine; allowed: {', '.join(['auto', 'cpu', *gpus])}"

@@ -2,14 +2,21 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import timm.optim
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from timm.data import create_transform
 
 from lightning_modules.precision import MemoryFormat, Precision
 from space.errors import InputError, explain, nearest
+from space.fields import Flag, PositiveInt, Real, Whole
+
+Positive = Annotated[Real, Field(gt=0)]
+Share = Annotated[Real, Field(gt=0, le=1)]
+Probability = Annotated[Real, Field(ge=0, le=1)]
+Epochs = Annotated[Whole, Field(ge=0, le=100_000)]
 
 
 class Crop(BaseModel):
@@ -17,8 +24,15 @@ class Crop(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (0.75, 1.3333)
+    scale: tuple[Share, Share] = (0.08, 1.0)
+    ratio: tuple[Positive, Positive] = (0.75, 1.3333)
+
+    @field_validator("scale", "ratio")
+    @classmethod
+    def _in_order(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError("the least comes first, then the most")
+        return value
 
 
 class Recipe(BaseModel):
@@ -31,34 +45,34 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(8, ge=1)
-    batch_size: int = Field(64, ge=1)
-    accumulate: int = Field(1, ge=1)
+    epochs: Annotated[Epochs, Field(ge=1)] = 8
+    batch_size: PositiveInt = 64
+    accumulate: PositiveInt = 1
     optimizer: str = "adamw"
-    lr: float = Field(4e-3, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
+    lr: Positive = 4e-3
+    weight_decay: Real = Field(0.05, ge=0)
     schedule: Literal["cosine", "none"] = "cosine"
-    warmup_epochs: int = Field(1, ge=0)
-    warmup_lr: float = Field(1e-6, ge=0)
-    min_lr: float = Field(1e-5, ge=0)
-    cooldown_epochs: int = Field(0, ge=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    mixup: float = Field(0.0, ge=0)
-    cutmix: float = Field(0.0, ge=0)
-    mixup_prob: float = Field(1.0, ge=0, le=1)
-    mixup_switch_prob: float = Field(0.5, ge=0, le=1)
+    warmup_epochs: Epochs = 1
+    warmup_lr: Real = Field(1e-6, ge=0)
+    min_lr: Real = Field(1e-5, ge=0)
+    cooldown_epochs: Epochs = 0
+    label_smoothing: Real = Field(0.0, ge=0, lt=1)
+    mixup: Real = Field(0.0, ge=0)
+    cutmix: Real = Field(0.0, ge=0)
+    mixup_prob: Probability = 1.0
+    mixup_switch_prob: Probability = 0.5
     random_resized_crop: Crop | None = None
-    hflip: float = Field(0.0, ge=0, le=1)
-    shift: int = Field(0, ge=0)
-    color_jitter: float = Field(0.0, ge=0)
+    hflip: Probability = 0.0
+    shift: Whole = Field(0, ge=0, le=2048)
+    color_jitter: Real = Field(0.0, ge=0)
     auto_augment: str | None = None
-    random_erasing: float = Field(0.0, ge=0, le=1)
-    eval_crop: float = Field(0.875, gt=0, le=1)
-    ema_decay: float | None = Field(None, gt=0, lt=1)
+    random_erasing: Probability = 0.0
+    eval_crop: Share = 0.875
+    ema_decay: Annotated[Real, Field(gt=0, lt=1)] | None = None
     precision: Precision = "fp32"
     memory_format: MemoryFormat = "channels_last"
-    compile: bool = False
-    workers: int = Field(0, ge=0)
+    compile: Flag = False
+    workers: Whole = Field(0, ge=0, le=1024)
 
     @field_validator("optimizer")
     @classmethod
@@ -66,6 +80,15 @@ class Recipe(BaseModel):
         known = timm.optim.list_optimizers()
         if name not in known:
             raise ValueError(f"unknown optimizer{nearest(name, known)}; allowed: those of timm.optim")
+        return name
+
+    @field_validator("auto_augment")
+    @classmethod
+    def _is_timms(cls, name: str | None) -> str | None:
+        try:
+            create_transform(32, is_training=True, auto_augment=name)
+        except (AssertionError, LookupError, TypeError, ValueError) as error:
+            raise ValueError("no policy of timm's; allowed: such as rand-m9-mstd0.5-inc1 or original") from error
         return name
 
     @model_validator(mode="after")

@@ -64,6 +64,8 @@ def _bench(args: argparse.Namespace, command: str) -> int:
             raise InputError(f"--out {file}: the name's end says the format; allowed: {', '.join(SUFFIXES)}")
         if not Path(file).resolve().parent.is_dir():
             raise InputError(f"--out {file}: the folder does not exist")
+        if Path(file).is_dir():
+            raise InputError(f"--out {file}: is a folder")
 
     from search.models import candidates
     from search.progress import MeasuringProgress

@@ -1,18 +1,23 @@
 """What the commands share: exit codes, one line for a mistake, and the options of a measurement."""
 
 import argparse
+import math
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from space.errors import InputError, without_passwords
+from search.folders import made
+from space.errors import InputError, explain, without_passwords
 
 EXIT_CODES = "exit codes: 0 done, 1 something failed, 2 a mistake in the command or its files, 130 interrupted"
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -71,6 +76,16 @@ def folder(path: str | Path) -> Path:
     return Path(path)
 
 
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """Make the folder as `folder` does, for good only where what follows is no mistake."""
+    try:
+        with made(Path(path)):
+            yield Path(path)
+    except OSError as error:
+        raise InputError(f"--out {path}: cannot be created: {error.strerror}") from error
+
+
 def beside_reference(args: argparse.Namespace) -> tuple[str, list[str]]:
     """Return the model that --reference names, the first one where it is left out, and all models with it."""
     reference = args.reference or args.models[0]
@@ -97,15 +112,15 @@ def share(text: str) -> float:
 def seconds(text: str) -> float:
     """Read ``90``, ``90s``, ``1.5m`` or ``1h``; for argparse."""
     found = re.fullmatch(r"(\d+\.?\d*|\.\d+)([smh]?)", text)
-    if found is None or float(found[1]) == 0:
+    if found is None or not 0 < float(found[1]) < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r}: a time above zero, such as 60s, 5m or 1h")
     return float(found[1]) * SECONDS[found[2]]
 
 
-def positive(text: str) -> int:
-    """Read a whole number above zero; for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: a whole number above zero")
+def positive(text: str, most: int = 1_000_000) -> int:
+    """Read a whole number from 1 to `most`; for argparse."""
+    if not text.isdecimal() or len(text) > len(str(most)) or not 1 <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from 1 to {most:,}")
     return int(text)
 
 
@@ -123,9 +138,15 @@ def part(text: str) -> float:
 def add_conditions(parser: argparse.ArgumentParser, *, memory_format: str = "best") -> None:
     """Add the options that say under which conditions networks run."""
     from lightning_modules.precision import MemoryFormat, Precision
+    from search.throughput.protocol import MOST_IMAGES
 
     add = parser.add_argument_group("conditions").add_argument
-    add("--batch-size", type=positive, metavar="N", help="images a step (default: 128 on a GPU, 8 on a CPU)")
+    add(
+        "--batch-size",
+        type=partial(positive, most=MOST_IMAGES),
+        metavar="N",
+        help="images a step (default: 128 on a GPU, 8 on a CPU)",
+    )
     add("--precision", choices=get_args(Precision), default="fp32", help="default: %(default)s")
     add(
         "--memory-format",
@@ -148,12 +169,12 @@ def add_effort(parser: argparse.ArgumentParser, *, target: str = "1%", budget: s
 
 def storage_url(args: argparse.Namespace) -> str:
     """Return the Optuna storage's URL: --storage, or the one in --out."""
-    return args.storage or f"sqlite:///{Path(args.out) / 'studies.db'}"
+    return args.storage if args.storage is not None else f"sqlite:///{Path(args.out) / 'studies.db'}"
 
 
 def tracking_uri(args: argparse.Namespace) -> str:
     """Return the MLflow store's URI: --tracking-uri, or the one in --out."""
-    return args.tracking_uri or f"sqlite:///{Path(args.out) / 'mlflow.db'}"
+    return args.tracking_uri if args.tracking_uri is not None else f"sqlite:///{Path(args.out) / 'mlflow.db'}"
 
 
 def add_grace(parser: argparse.ArgumentParser) -> None:
@@ -175,12 +196,15 @@ def protocol(args: argparse.Namespace, **fields: Any) -> Any:
     from search.throughput import Protocol
 
     device = resolve_device(args.device)
-    found = Protocol(
-        batch_size=args.batch_size or (8 if device == "cpu" else 128),
-        precision=args.precision,
-        memory_format=args.memory_format,
-        threads=args.threads,
-        **fields,
-    )
+    try:
+        found = Protocol(
+            batch_size=args.batch_size or (8 if device == "cpu" else 128),
+            precision=args.precision,
+            memory_format=args.memory_format,
+            threads=args.threads,
+            **fields,
+        )
+    except ValidationError as error:
+        raise explain(error, "options") from error
     found.check_device(device)
     return found

@@ -1,5 +1,6 @@
 """Factors crossed with each other: the arms of a full or fractional grid."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ def _fraction(value: Any) -> int:
     """Read 1, or 1/2 and so on, which YAML reads as text; return how many times smaller the grid gets."""
     if isinstance(value, str) and (top := value.replace(" ", "").partition("/"))[0] == "1" and top[2].isdecimal():
         value = int(top[2])
-    elif value != 1:
+    elif value != 1 or isinstance(value, bool):
         raise ValueError("1 for the full grid, or a share such as 1/2")
     if not 1 <= value <= 16:
         raise ValueError("no smaller than 1/16")
@@ -53,16 +54,21 @@ def crossed(base: Architecture, factors: Mapping[str, Factor], reduction: int) -
     """
     levels = {name: _base_first(base, name, factor) for name, factor in factors.items()}
     counts = [len(one) for one in levels.values()]
-    if np.prod(counts) > MOST_CELLS * reduction:
-        raise InputError(f"factors: {int(np.prod(counts)):,} combinations; at most {MOST_CELLS} can be run")
+    if math.prod(counts) > MOST_CELLS * reduction:
+        raise InputError(f"factors: {math.prod(counts):,} combinations; at most {MOST_CELLS} can be run")
     cells = _cells(counts, reduction)
-    arms = {}
+    arms: dict[str, dict[str, Any]] = {}
+    networks: dict[Architecture, str] = {}
     for cell in cells:
         chosen = {name: own[index] for (name, own), index in zip(levels.items(), cell, strict=True)}
         changed = [name for name, index in zip(levels, cell, strict=True) if index]
-        arms[", ".join(f"{name} {level}" for name, level in chosen.items())] = {
+        arm = ", ".join(f"{name} {level}" for name, level in chosen.items())
+        change = {factors[name].path: level for name, level in chosen.items()}
+        if (same := networks.setdefault(base.replace(change, f"arms.{arm}"), arm)) != arm:
+            raise InputError(f"factors: {same!r} and {arm!r} are the same network")
+        arms[arm] = {
             "factor": changed[0] if len(changed) == 1 else "several" if changed else "baseline",
-            "change": {factors[name].path: level for name, level in chosen.items()},
+            "change": change,
             "levels": {name: str(level) for name, level in chosen.items()},
         }
     return arms

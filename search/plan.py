@@ -13,6 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 import studies
+from search import storage as store
 from search.measurements import PREFIX
 from search.study import Study, difference
 from space import Architecture, complexity
@@ -80,6 +81,7 @@ def open_study(study: Study, storage: RDBStorage) -> optuna.Study:
 
     Raises InputError, the differences named, where the storage holds another definition under this name.
     """
+    rows = paper_rows(study)
     opened = optuna.create_study(
         study_name=study.full_name,
         storage=storage,
@@ -91,7 +93,7 @@ def open_study(study: Study, storage: RDBStorage) -> optuna.Study:
     if was := opened.user_attrs.get("definition"):  # else it was made this moment, here or by somebody else
         _check_same(study, was)
         definition |= {field: max(definition[field], was[field]) for field in _counts(definition, was)}
-    definition["paper"] = paper_rows(study)
+    definition["paper"] = rows
     opened.set_user_attr("definition", definition)
     if study.kind == "search":
         _enqueue_base(study, opened)
@@ -102,7 +104,7 @@ def open_study(study: Study, storage: RDBStorage) -> optuna.Study:
 
 def defined(opened: optuna.Study) -> Study:
     """Return the study as the storage defines it now: arms may have been added. Raises InputError for a bad record."""
-    return Study.parse(opened.user_attrs["definition"] | {"paper": None}, f"study {opened.study_name!r} in the storage")
+    return Study.parse(store.definition(opened) | {"paper": None}, f"study {opened.study_name!r} in the storage")
 
 
 def fork_study(study: Study, name: str, storage: RDBStorage) -> optuna.Study:

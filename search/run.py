@@ -18,7 +18,7 @@ from search import cli
 from search import storage as store
 from search.defaults import DEFAULT_OUT
 from search.study import Study, list_scales, list_studies, load_study
-from space.errors import InputError
+from space.errors import InputError, within
 
 if TYPE_CHECKING:
     from search.engines import Run
@@ -138,7 +138,7 @@ def _export(args: argparse.Namespace) -> int:
 def _import(args: argparse.Namespace) -> int:
     from search.transfer import import_study
 
-    name = import_study(args.import_file, store.open_storage(cli.storage_url(args)))
+    name = import_study(args.import_file, cli.storage_url(args))
     print(f"{name} is in {store.masked(cli.storage_url(args))}", file=sys.stderr)
     return 0
 
@@ -151,7 +151,7 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     # Imported here, so that --help and mistakes in the command answer at once.
     from search.analysis import answer, main_table, write_report
     from search.analysis import load as load_records
-    from search.plan import fork_study, open_study
+    from search.plan import fork_study, open_study, paper_rows
     from search.progress import LineProgress, LiveProgress
     from search.queue import counted, is_over
     from search.tracking import Copy, Unreachable, check_reachable
@@ -162,16 +162,18 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     out = Path(args.out)
     storage_url = cli.storage_url(args)
     tracking_uri = cli.tracking_uri(args)
-    # The engine, with its data, and both stores are tried before anything is written to them.
+    # What was asked for, the engine, with its data, and both stores are tried before anything is written to them.
+    with within(f"study {study.full_name}"):
+        paper_rows(study)
     work = _engine(study, args, storage_url, out)
-    with suppress(Unreachable):  # that costs the copy, not the study
-        check_reachable(tracking_uri)
-    cli.folder(out)
-    storage = store.open_storage(storage_url, grace=args.grace)
-    if args.fork is not None:
-        opened = fork_study(study, f"{args.name or Path(args.study).stem}-{study.scale}", storage)
-    else:
-        opened = open_study(study, storage)
+    with cli.new_folder(out):
+        with suppress(Unreachable):  # that costs the copy, not the study
+            check_reachable(tracking_uri)
+        storage = store.open_storage(storage_url, grace=args.grace)
+        if args.fork is not None:
+            opened = fork_study(study, f"{args.name or Path(args.study).stem}-{study.scale}", storage)
+        else:
+            opened = open_study(study, storage)
 
     def say(text: str) -> None:
         err.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -2,22 +2,26 @@
 
 import logging
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy import Connection, Dialect, Engine, event
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event, inspect
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SAWarning, SQLAlchemyError
 
+from search.folders import made
 from space.errors import InputError, first_line, nearest, without_passwords
 
 GRACE = 60  # seconds without a sign of life after which a worker on another machine counts as dead
 PATIENCE = 600  # seconds for which a database that was there before is waited for
 AWAY = "the storage cannot be reached; trying for %d s: %s"
+UNOPENED = (SQLAlchemyError, SAWarning, StorageInternalError)
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
@@ -50,23 +54,43 @@ def open_storage(url: str, *, create: bool = True, write: bool = True, grace: in
     if (parsed := split(url)) is None:
         raise InputError(f"{wrong} (in a password, @ is written %40, / %2F)")
     try:
-        if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
-            file = Path(parsed.database)
-            if not create and not file.is_file():
-                raise InputError(f"storage {masked(url)} does not exist")
-            file.parent.mkdir(parents=True, exist_ok=True)
-        sqlite = parsed.get_backend_name() == "sqlite"
-        options = {"connect_args": {"timeout": PATIENCE}} if sqlite else {"pool_pre_ping": True}
-        storage = _opened(url, heartbeat_interval=max(1, grace // 4), grace_period=grace, engine_kwargs=options)
-        if sqlite and write:
-            _one_writer(storage.engine)
-        elif not sqlite:
-            event.listen(storage.engine, "do_connect", _patiently)
-        return storage
-    except (ArgumentError, NoSuchModuleError) as error:
+        sqlite = parsed.get_dialect().name == "sqlite"
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise InputError(wrong) from error
-    except (SQLAlchemyError, OSError, ImportError, RuntimeError) as error:
-        raise InputError(f"--storage {masked(url)}: cannot be opened: {first_line(error)}") from error
+    folder: AbstractContextManager[None] = nullcontext()
+    if sqlite and parsed.database and parsed.database != ":memory:":
+        file = Path(parsed.database)
+        if not create and not file.is_file():
+            raise InputError(f"storage {masked(url)} does not exist")
+        folder = made(file.parent)
+    options = {"connect_args": {"timeout": PATIENCE}} if sqlite else {"pool_pre_ping": True}
+    beats = {"heartbeat_interval": max(1, grace // 4), "grace_period": grace}
+    try:
+        with folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are, since 2021
+            warnings.simplefilter("error", SAWarning)  # an option that the driver does not know
+            if sqlite:
+                _check_own(parsed)
+            storage = _opened(url, **beats, engine_kwargs=options, skip_table_creation=not create)
+    except InputError:
+        raise
+    except (*UNOPENED, OSError, ImportError, RuntimeError, TypeError, ValueError) as error:
+        reason = first_line(error.__cause__ or error)
+        raise InputError(f"--storage {masked(url)}: cannot be opened: {reason}") from error
+    if sqlite and write:
+        _one_writer(storage.engine)
+    elif not sqlite:
+        event.listen(storage.engine, "do_connect", _patiently)
+    return storage
+
+
+def _check_own(url: URL) -> None:
+    """Refuse the database of another program that counts its versions as Optuna does, such as MLflow."""
+    engine = create_engine(url)
+    tables = inspect(engine).get_table_names()
+    engine.dispose()
+    if "alembic_version" in tables and "studies" not in tables:
+        raise InputError(f"--storage {masked(str(url))}: is another program's database, perhaps MLflow's")
 
 
 def _opened(url: str, **options: Any) -> RDBStorage:
@@ -135,6 +159,13 @@ def find_study(study: str, storage: BaseStorage) -> optuna.Study:
         problem = "is not clear" if matches else f"is not in the storage{nearest(study, names)}"
         raise InputError(f"study {study!r} {problem}; {there}")
     return optuna.load_study(study_name=matches[0], storage=storage)
+
+
+def definition(study: optuna.Study) -> dict[str, Any]:
+    """Return what search.run keeps of a study. Raises InputError for a study of another program's."""
+    if "definition" not in study.user_attrs:
+        raise InputError(f"study {study.study_name!r} is in the storage, but search.run did not make it")
+    return dict(study.user_attrs["definition"])
 
 
 def trial_id(storage: RDBStorage, study: optuna.Study, number: int) -> int:

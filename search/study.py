@@ -1,25 +1,65 @@
 """Study: one question, read from a YAML file, asked at a scale."""
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 import studies
 from lightning_modules.data import Data, DataConfig
+from lightning_modules.precision import resolve_device
 from lightning_modules.recipe import Recipe, recipe
 from search.factorial import Factor, Reduction, crossed
 from search.throughput import Protocol
 from space import Architecture, SearchSpace, paths, preset
 from space.dimensions import Dimension
-from space.errors import InputError, explain, nearest
+from space.errors import InputError, explain, nearest, shown, within
+from space.fields import PositiveInt, Real, Whole
 from space.presets import native_resolution
+from space.reading import parse_yaml, read_yaml
 
 LIBRARY = Path(studies.__file__).parent
 UNITS = {"s": 1, "m": 60, "h": 3600}
+# What only some kinds heed; for others it must stand as it does where nobody names it.
+HEEDED = {"fraction": "factorial"} | dict.fromkeys(("max_params", "max_macs", "sampler", "trials"), "search")
+
+# What files cannot set, and why not; what a study's file, or a scale's, has beside the other fields.
+MADE = {
+    "name": "is the file's, or --name",
+    "base": "comes from the scale; the `change` of an arm sets fields of it",
+    "scale": "is its file's name",
+}
+STUDY_ALONE, SCALE_ALONE = ("scale", "scales", "family"), ("description", "base", "network")
+
+
+def _plain_name(value: str) -> str:
+    if not re.fullmatch(r"[\w.-]+", value) or len(value) > 100:
+        raise ValueError("up to 100 letters, digits, '.', '_' and '-'; give another with --name, or to the file")
+    return value
+
+
+def _label(value: str) -> str:
+    if not value.strip() or not value.isprintable() or len(value) > 250:
+        raise ValueError("a name is one line of 1 to 250 characters")
+    return value
+
+
+PlainName = Annotated[str, AfterValidator(_plain_name)]  # part of a folder's name, and of the name in the storage
+Label = Annotated[str, AfterValidator(_label)]
+PositiveCount = Annotated[Whole, Field(ge=1)]
 
 
 class Arm(BaseModel):
@@ -49,17 +89,19 @@ class AdaptiveSeeds(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min: int = Field(3, ge=2, le=10_000)
-    max: int = Field(20, ge=2, le=10_000)
+    min: Whole = Field(3, ge=2, le=10_000)
+    max: Whole = Field(20, ge=2, le=10_000)
     until: Literal["decided"] = "decided"
-    budget: float = Field(1800.0, gt=0)
+    budget: Real = Field(1800.0, gt=0)
 
     @field_validator("budget", mode="before")
     @classmethod
     def _as_seconds(cls, value: Any) -> Any:
-        if isinstance(value, str) and value[-1:] in UNITS:
+        if not isinstance(value, str):
+            return value
+        if value[-1:] in UNITS and re.fullmatch(r"\d+\.?\d*", value[:-1]):
             return float(value[:-1]) * UNITS[value[-1]]
-        return value
+        raise ValueError("seconds, or a text such as 90s, 30m or 2h")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -102,22 +144,22 @@ class Study(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[\w.-]+$")
-    scale: str
-    question: str
+    name: PlainName
+    scale: PlainName
+    question: Annotated[str, Field(min_length=1)]
     kind: Literal["ablation", "factorial", "search", "table"] = "ablation"
     base: Architecture
-    factors: dict[str, Factor] = {}
+    factors: dict[Label, Factor] = {}
     fraction: Reduction = 1
-    arms: dict[str, Arm] = {}
+    arms: dict[Label, Arm] = {}
     baseline: str = "baseline"
     seeds: Annotated[int | AdaptiveSeeds, BeforeValidator(_seeds)] = 3
     margin: Annotated[float | None, BeforeValidator(_points)] = 1.0
-    dimensions: dict[str, Dimension] = {}
-    max_params: int | None = Field(None, ge=1)
-    max_macs: int | None = Field(None, ge=1)
+    dimensions: dict[Label, Dimension] = {}
+    max_params: PositiveCount | None = None
+    max_macs: PositiveCount | None = None
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
-    trials: int = Field(20, ge=1)
+    trials: PositiveInt = 20
     data: DataConfig
     recipe: Recipe
     throughput: Protocol
@@ -128,28 +170,35 @@ class Study(BaseModel):
     def _hangs_together(self) -> Self:
         if (self.kind == "factorial") != bool(self.factors):
             raise ValueError(f"factors: {'two or more' if self.kind == 'factorial' else 'for kind factorial only'}")
-        if self.kind == "factorial" and isinstance(self.seeds, AdaptiveSeeds):
+        if self.kind != "ablation" and isinstance(self.seeds, AdaptiveSeeds):
             raise ValueError("seeds: a rule that adds them is for kind ablation; here, a number")
+        for field, kind in HEEDED.items():
+            if self.kind != kind and getattr(self, field) != type(self).model_fields[field].get_default():
+                raise ValueError(f"{field}: for kind {kind} only")
         if self.kind == "search":
             if not self.dimensions or self.arms:
                 raise ValueError("kind search needs dimensions and takes no arms")
-            self.space  # noqa: B018  builds and so checks it
+            self.space.check()
         elif not self.arms or self.dimensions:
             raise ValueError(f"kind {self.kind} needs arms and takes no dimensions")
         elif self.baseline not in self.arms:
             raise ValueError(f"baseline: {self.baseline!r} is not one of the arms: {', '.join(self.arms)}")
         for name in self.arms:
-            self.architecture(name).check_resolution(self.resolution(name))
+            built = self.architecture(name)
+            with within(f"arms.{name}"):
+                built.check_resolution(self.resolution(name))
         if self.kind != "table":
-            self._check_data_fits()
+            self.base.check_resolution(self.data.resolution)
+            self._check_data_fit("base", self.base)
+            for name in self.arms:
+                self._check_data_fit(f"arms.{name}", self.architecture(name))
         return self
 
-    def _check_data_fits(self) -> None:
-        self.base.check_resolution(self.data.resolution)
+    def _check_data_fit(self, where: str, architecture: Architecture) -> None:
         for field in ("in_channels", "num_classes"):
-            network, data = getattr(self.base, field), getattr(self.data, field)
+            network, data = getattr(architecture, field), getattr(self.data, field)
             if network != data:
-                raise ValueError(f"base.{field} is {network}, the data {self.data.name!r} has {data}")
+                raise ValueError(f"{where}.{field} is {network}, the data {self.data.name!r} has {data}")
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], where: str) -> Self:
@@ -184,6 +233,12 @@ class Study(BaseModel):
         """Load what it trains on, which is nothing for a table. Raises InputError where it is not there."""
         return self.data.load() if self.kind != "table" else None
 
+    def find_device(self, device: str | None = None) -> str:
+        """Return the device to run on, its own where None. Raises InputError where that lacks what it asks for."""
+        found = resolve_device(device or self.device)
+        self.throughput.check_device(found)
+        return found
+
     def architecture(self, arm: str) -> Architecture:
         """Return the architecture of an arm. Raises InputError where it cannot be built."""
         spec = self.arms[arm]
@@ -204,12 +259,12 @@ class Study(BaseModel):
 
 def list_studies() -> dict[str, str]:
     """Return the names of the studies that come along, with their questions."""
-    return {path.stem: _read(path).get("question", "") for path in sorted(LIBRARY.glob("*.yaml"))}
+    return {path.stem: read_yaml(path).get("question", "") for path in sorted(LIBRARY.glob("*.yaml"))}
 
 
 def list_scales() -> dict[str, str]:
     """Return the names of the scales that come along, with what they are."""
-    return {path.stem: _read(path).get("description", "") for path in sorted(LIBRARY.glob("scales/*.yaml"))}
+    return {path.stem: read_yaml(path).get("description", "") for path in sorted(LIBRARY.glob("scales/*.yaml"))}
 
 
 def load_study(
@@ -220,23 +275,23 @@ def load_study(
     Raises InputError, in one line, for what is unknown, unreadable or not valid.
     """
     study_path = _find(study, "study", LIBRARY)
-    asked = _read(study_path)
+    asked = read_yaml(study_path)
     default_scale = asked.pop("scale", "laptop")
-    scale_path = _find(scale or default_scale, "scale", LIBRARY / "scales")
-    at = _read(scale_path)
+    with within(f"{study_path}: scale" if scale is None else "--scale"):
+        scale_path = _find(default_scale if scale is None else scale, "scale", LIBRARY / "scales")
+    at = read_yaml(scale_path)
     at.pop("description", None)
-    where = str(study_path)
-    special = asked.pop("scales", {})
-    if not isinstance(special, dict):
-        raise InputError(f"{where}: scales: a mapping from a scale's name to overrides, got {special!r}")
-    family = asked.pop("family", "inceptionnext")
-    base = _base(at, family, where, str(scale_path))
-    asked["name"], asked["scale"] = name or study_path.stem, scale_path.stem
+    own_file = scale_path.parent != LIBRARY / "scales"
+    where = f"{study_path} at scale {scale_path if own_file else scale_path.stem}{' with --set' if overrides else ''}"
+    special = _special(asked.pop("scales", {}), str(study_path))
+    base = _base(at, asked.pop("family", "inceptionnext"), str(study_path), str(scale_path))
+    _check_fields(asked, STUDY_ALONE, str(study_path))
+    _check_fields(at, SCALE_ALONE, str(scale_path))
+    asked["name"], asked["scale"] = study_path.stem if name is None else name, scale_path.stem
     merged = {**at, **asked}
     merged["base"] = base.to_dict()
-    merged["recipe"] = _recipe(merged.get("recipe"), str(scale_path))
-    # What is left out is spelled out, so that every field can be set and every record is whole.
-    merged["throughput"] = Protocol().model_dump(mode="json") | (merged.get("throughput") or {})
+    for field, spelled in (("data", _data), ("recipe", _recipe), ("throughput", _throughput)):
+        merged[field] = spelled(merged.get(field), str(study_path if field in asked else scale_path))
     if isinstance(merged.get("arms"), dict):
         plain = Arm().model_dump(mode="json")
         merged["arms"] = {
@@ -245,10 +300,11 @@ def load_study(
     for field, info in Study.model_fields.items():
         if field not in merged and not info.is_required():
             merged[field] = info.get_default()
-    merged = _data_spelled_out(merged, str(scale_path))
-    changes = dict(special.get(scale_path.stem, {}))
-    merged = _replaced(merged, changes, f"{where}: scales.{scale_path.stem}")
-    merged = _replaced(merged, dict(map(_override, overrides)), "--set")
+    with within(f"{study_path}: scales.{scale_path.stem}"):
+        merged = paths.replaced(merged, special.get(scale_path.stem, {}))
+    changes = dict(map(_override, overrides))
+    with within("--set"):
+        merged = paths.replaced(merged, changes)
     return Study.parse(_crossed(merged, where) if merged["kind"] == "factorial" else merged, where)
 
 
@@ -264,11 +320,10 @@ def _crossed(merged: dict[str, Any], where: str) -> dict[str, Any]:
         raise InputError(f"{where}: arms: kind factorial makes them from its factors; leave them out")
     try:
         grid = Grid.model_validate({name: merged[name] for name in Grid.model_fields})
-        arms = crossed(grid.base, grid.factors, grid.fraction)
     except ValidationError as error:
         raise explain(error, where) from error
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+    with within(where):
+        arms = crossed(grid.base, grid.factors, grid.fraction)
     return merged | {"arms": arms, "baseline": next(iter(arms))}
 
 
@@ -284,77 +339,91 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str 
     return lines
 
 
-def _find(name: str, what: str, folder: Path) -> Path:
+def _find(name: Any, what: str, folder: Path) -> Path:
+    if not isinstance(name, str):
+        raise InputError(f"the name or file of a {what}, got {shown(name)}")
     if name.endswith((".yaml", ".yml")):
         if not Path(name).is_file():
-            raise InputError(f"{what} file {name!r} does not exist")
+            problem = "is not a file" if Path(name).exists() else "does not exist"
+            raise InputError(f"{what} file {name!r} {problem}")
         return Path(name)
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(p.stem for p in folder.glob("*.yaml"))
-        raise InputError(f"unknown {what} {name!r}{nearest(name, known)}; allowed: {', '.join(known)}")
-    return path
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        raise InputError(
+            f"unknown {what} {name!r}{nearest(name, known)}; allowed: {', '.join(known)}, or a file that ends in .yaml"
+        )
+    return folder / f"{name}.yaml"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: expected a mapping of fields, not {type(data).__name__}")
-    return data
+def _special(value: Any, where: str) -> dict[str, Any]:
+    """Return what a study overrides at some scales."""
+    for scale, changes in value.items() if isinstance(value, dict) else [("", value)]:
+        if not isinstance(changes, dict):
+            field = f"scales.{scale}".rstrip(".")
+            raise InputError(f"{where}: {field}: a mapping from paths to values, a scale each, got {shown(changes)}")
+    return dict(value)
 
 
 def _base(scale: dict[str, Any], family: Any, study: str, where: str) -> Architecture:
     """Take the family's base network out of the scale; `network` adapts it to the scale's data."""
     bases, network = scale.pop("base", None), scale.pop("network", {})
     if not isinstance(bases, dict):
-        raise InputError(f"{where}: base: a mapping from families to presets, got {bases!r}")
-    if family not in bases:
-        known = ", ".join(bases)
+        raise InputError(f"{where}: base: a mapping from families to presets, got {shown(bases)}")
+    if not isinstance(network, dict):
+        raise InputError(f"{where}: network: a mapping from paths to values, got {shown(network)}")
+    if family not in list(bases):
+        known = ", ".join(map(str, bases))
         raise InputError(
-            f"{study}: family: {where} has no base for {family!r}{nearest(str(family), bases)}; allowed: {known}"
+            f"{study}: family: {where} has no base for {shown(family)}{nearest(family, bases)}; allowed: {known}"
         )
-    chosen = bases[family]
-    base = Architecture.parse(chosen, where) if isinstance(chosen, dict) else preset(str(chosen))
+    with within(f"{where}: base.{family}"):
+        chosen = bases[family]
+        base = Architecture.parse(chosen, "its fields") if isinstance(chosen, dict) else preset(str(chosen))
     return base.replace(network, f"{where}: network")
 
 
-def _recipe(value: Any, where: str) -> dict[str, Any]:
-    if isinstance(value, str):
-        return recipe(value).model_dump(mode="json")
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: recipe: the name of one, or a mapping of its fields, got {value!r}")
-    fields = dict(value)
-    start = recipe(str(fields.pop("name"))).model_dump(mode="json") if "name" in fields else {}
-    return start | fields
+def _check_fields(given: Mapping[str, Any], alone: Sequence[str], where: str) -> None:
+    """Refuse what a file cannot set; `alone` names what such a file has beside a study's fields."""
+    allowed = [*(field for field in Study.model_fields if field not in MADE), *alone]
+    for field in given:
+        if field in MADE and field not in alone:
+            raise InputError(f"{where}: {field}: cannot be set here: it {MADE[field]}")
+        if field not in allowed:
+            told = f"{field}: extra inputs are not permitted{nearest(field, allowed)}"
+            raise InputError(f"{where}: {told}; allowed: {', '.join(allowed)}")
 
 
-def _data_spelled_out(merged: dict[str, Any], where: str) -> dict[str, Any]:
-    class Sections(BaseModel):
-        data: DataConfig
-        recipe: Recipe
+def _recipe(value: Any, where: str) -> Any:
+    if not isinstance(value, str | dict):
+        raise InputError(f"{where}: recipe: the name of one, or a mapping of its fields, got {shown(value)}")
+    fields = {"name": value} if isinstance(value, str) else dict(value)
+    with within(f"{where}: recipe"):
+        start = recipe(str(fields.pop("name"))).model_dump(mode="json") if "name" in fields else {}
+    return _spelled_out("recipe", Recipe, start | fields, where)
 
+
+def _data(value: Any, where: str) -> Any:
+    return _spelled_out("data", DataConfig, value, where)
+
+
+def _throughput(value: Any, where: str) -> Any:
+    given = {} if value is None else value
+    return _spelled_out("throughput", Protocol, given, where)
+
+
+def _spelled_out(field: str, kind: Any, value: Any, where: str) -> Any:
+    """Return a section with every field of its kind, so that each can be set and every record is whole."""
     try:
-        sections = Sections.model_validate({"data": merged.get("data"), "recipe": merged["recipe"]})
+        return TypeAdapter(kind).validate_python(value).model_dump(mode="json")
     except ValidationError as error:
-        raise explain(error, where) from error
-    return merged | sections.model_dump(mode="json")
-
-
-def _replaced(merged: dict[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
-    try:
-        return paths.replaced(merged, changes)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise explain(error, where, field) from error
 
 
 def _override(text: str) -> tuple[str, Any]:
     path, equals, value = text.partition("=")
-    if not equals or not path:
+    if not equals or not path.strip():
         raise InputError(f"--set {text!r}: expected path.to.field=value, such as recipe.epochs=2")
     try:
-        return path.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {path}: {value!r} is not a YAML value") from error
+        return path.strip(), parse_yaml(value)
+    except InputError as error:
+        raise InputError(f"--set {path.strip()}: {value!r} is not a YAML value: {error}") from error

@@ -33,14 +33,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _sync(args: argparse.Namespace) -> int:
     from search.analysis import answer, load
-    from search.storage import find_study, masked, open_storage
+    from search.storage import definition, find_study, masked, open_storage
     from search.tracking import FAILED, Tracker
 
     storage = open_storage(cli.storage_url(args), create=False, write=False)
     opened = find_study(args.study, storage)
-    definition = opened.user_attrs["definition"]
     uri = cli.tracking_uri(args)
-    tracker = Tracker(uri, study=opened, definition=definition, out=Path(args.out))
+    tracker = Tracker(uri, study=opened, definition=definition(opened), out=Path(args.out))
     try:
         copied = tracker.sync()
         tracker.log_answer(answer(load(opened.study_name, storage=storage)))

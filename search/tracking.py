@@ -28,6 +28,7 @@ TRIAL, PARENT, NOTE = "trial", "mlflow.parentRunId", "mlflow.note.content"
 PARAM_LENGTH = 6000
 ALL_TRIALS = 'tags.arm LIKE "%"'  # MLflow folds child runs away until a search names them
 FAILED = (MlflowException, SQLAlchemyError, OSError)  # what a store raises that goes away in the middle
+SQLITE = b"SQLite format 3\0"  # how its files begin
 PORTS = {"http": 80, "https": 443, "postgresql": 5432}
 
 
@@ -282,19 +283,30 @@ def check_reachable(uri: str) -> None:
     if parts is not None and scheme in PORTS:
         try:
             socket.create_connection((parts.host or "localhost", parts.port or PORTS[scheme]), timeout=5).close()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise Unreachable(f"--tracking-uri {masked(uri)}: nobody answers: {first_line(error)}") from error
-    elif scheme == "sqlite":
-        folder = Path(uri.removeprefix("sqlite:///")).parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"--tracking-uri {uri}: {folder} cannot be created: {error.strerror}") from error
+    elif scheme == "sqlite" and uri.startswith("sqlite:///") and (file := uri.removeprefix("sqlite:///")):
+        _check_database(Path(file), uri)
     else:
         raise InputError(
             f"--tracking-uri {masked(uri)}: not a store that works here; "
             "allowed: sqlite:///FILE, postgresql://..., http(s)://..."
         )
+
+
+def _check_database(file: Path, uri: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--tracking-uri {uri}: {file.parent} cannot be created: {error.strerror}") from error
+    if file.exists():
+        try:
+            with file.open("rb") as content:
+                start = content.read(len(SQLITE))
+        except OSError as error:
+            raise InputError(f"--tracking-uri {uri}: cannot be read: {error.strerror}") from error
+        if start not in (SQLITE, b""):
+            raise InputError(f"--tracking-uri {uri}: is not a database")
 
 
 def _millis(moment: datetime) -> int:

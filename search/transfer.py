@@ -3,6 +3,8 @@
 import gzip
 import hashlib
 import json
+import zlib
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.storage import find_study
-from space.errors import InputError
+from search.storage import find_study, open_storage
+from space.errors import InputError, first_line
 
 VERSION = 1
+MALFORMED = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def export_study(name: str, storage: RDBStorage, file: Path) -> int:
@@ -33,36 +36,46 @@ def export_study(name: str, storage: RDBStorage, file: Path) -> int:
     }
     text = json.dumps(body, sort_keys=True)
     packed = json.dumps({"version": VERSION, "sha256": _digest(text), "body": body})
-    part = file.with_name(file.name + ".part")
+    part = Path(f"{file}.part")
     try:
         part.write_bytes(gzip.compress(packed.encode(), mtime=0))
         part.replace(file)
     except OSError as error:
+        with suppress(OSError):
+            part.unlink()
         raise InputError(f"--export {file}: cannot be written: {error.strerror}") from error
     return len(body["trials"])
 
 
-def import_study(file: Path, storage: RDBStorage) -> str:
+def import_study(file: Path, storage: RDBStorage | str) -> str:
     """Add the study in `file` to the storage; return its name. Trials that ran when it was written wait again.
+
+    The URL of a storage is opened when the file has been found whole.
 
     Raises InputError for a file that is damaged or of another version, and where the storage has a study of that name.
     """
     try:
         packed = json.loads(gzip.decompress(file.read_bytes()))
         version, body = packed["version"], packed["body"]
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"--import {file}: not a study that was exported: {error}") from error
+    except (OSError, EOFError, zlib.error, *MALFORMED) as error:
+        raise InputError(f"--import {file}: not a study that was exported: {first_line(error)}") from error
     if version != VERSION:
         raise InputError(f"--import {file}: has version {version}; this workbench reads {VERSION}")
     if packed.get("sha256") != _digest(json.dumps(body, sort_keys=True)):
         raise InputError(f"--import {file}: is damaged: its checksum does not match")
-    name = str(body["study"])
+    try:
+        name, user_attrs = str(body["study"]), dict(body["user_attrs"])
+        directions = [StudyDirection[one] for one in body["directions"]]
+        trials = [_unpacked(trial) for trial in body["trials"]]
+    except MALFORMED as error:
+        raise InputError(f"--import {file}: does not hold a whole study: {first_line(error)}") from error
+    if isinstance(storage, str):
+        storage = open_storage(storage)
     if name in optuna.get_all_study_names(storage):
         raise InputError(f"--import {file}: the storage has a study {name!r} already; import into another --storage")
-    directions = [StudyDirection[one] for one in body["directions"]]
     opened = optuna.create_study(study_name=name, storage=storage, directions=directions)
-    opened.add_trials([_unpacked(trial) for trial in body["trials"]])
-    for key, value in body["user_attrs"].items():
+    opened.add_trials(trials)
+    for key, value in user_attrs.items():
         opened.set_user_attr(key, value)
     return name
 

@@ -23,7 +23,6 @@ from rich.console import Console
 
 from lightning_modules.data import Data
 from lightning_modules.fit import LoaderDied
-from lightning_modules.precision import resolve_device
 from search import cli
 from search import storage as store
 from search.analysis import load
@@ -382,7 +381,7 @@ def join(
         opened,
         storage,
         data=study.load_data(),
-        device=resolve_device(device or study.device),
+        device=study.find_device(device),
         workdir=out / opened.study_name / "work",
         watcher=watcher,
         threads=threads,

@@ -4,15 +4,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from space import paths
-from space.errors import InputError, explain
-from space.fields import PositiveInt
+from space.errors import InputError, explain, within
+from space.fields import PositiveInt, Real
 from space.mixers import Inception, Mixer
+from space.reading import read_yaml
 
 PER_STAGE = ("widths", "mlp_ratios", "mixers")
 
@@ -34,18 +35,18 @@ class Architecture(BaseModel):
 
     in_channels: PositiveInt = 3
     num_classes: PositiveInt = 1000
-    patch_size: PositiveInt = 4
-    depths: tuple[PositiveInt, ...] = (3, 3, 9, 3)
-    widths: tuple[PositiveInt, ...] = (96, 192, 384, 768)
-    mlp_ratios: tuple[float, ...] = (4.0, 4.0, 4.0, 3.0)
+    patch_size: Annotated[PositiveInt, Field(le=1024)] = 4
+    depths: tuple[Annotated[PositiveInt, Field(le=1000)], ...] = Field((3, 3, 9, 3), max_length=12)
+    widths: tuple[Annotated[PositiveInt, Field(le=65_536)], ...] = (96, 192, 384, 768)
+    mlp_ratios: tuple[Annotated[Real, Field(gt=0, le=64)], ...] = (4.0, 4.0, 4.0, 3.0)
     mixers: tuple[Mixer, ...] = (Inception(),) * 4
     norm: Literal["batch_norm", "layer_norm"] = "batch_norm"
     activation: Literal["gelu", "relu", "silu", "hard_swish"] = "gelu"
     mlp: Literal["conv", "linear"] = "conv"
     head: Literal["mlp", "linear"] = "mlp"
-    head_dropout: float = Field(0.0, ge=0, lt=1)
-    drop_path: float = Field(0.0, ge=0, lt=1)
-    layer_scale: float | None = Field(1e-6, gt=0)
+    head_dropout: Real = Field(0.0, ge=0, lt=1)
+    drop_path: Real = Field(0.0, ge=0, lt=1)
+    layer_scale: Annotated[Real, Field(gt=0)] | None = 1e-6
 
     @model_validator(mode="before")
     @classmethod
@@ -87,12 +88,7 @@ class Architecture(BaseModel):
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a YAML (or JSON) file. Raises InputError for a file that is missing or does not hold one."""
-        try:
-            data = yaml.safe_load(Path(path).read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(data, dict):
-            raise InputError(f"{path}: an architecture is a mapping of fields, not {type(data).__name__}")
+        data = read_yaml(Path(path))
         return cls.parse(data, str(path))
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,10 +115,8 @@ class Architecture(BaseModel):
 
         Raises InputError for a path that does not exist or a value that cannot be built.
         """
-        try:
+        with within(where):
             data = paths.replaced(self.to_dict(), changes)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from error
         return self.parse(data, where)
 
     def check_resolution(self, resolution: int) -> None:

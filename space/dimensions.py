@@ -1,6 +1,7 @@
 """SearchSpace: named dimensions around a base architecture."""
 
 import math
+import random
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, Protocol, Self
@@ -11,8 +12,11 @@ from space import paths
 from space.architecture import Architecture
 from space.complexity import complexity
 from space.errors import InputError, explain
+from space.fields import PositiveInt, Whole
 
 Choice = bool | int | float | str
+MOST_CHOICES = 10_000
+TRIES = 1000  # architectures that are built to see that a space has any
 
 
 class Trial(Protocol):
@@ -33,10 +37,10 @@ class Dimension(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str
-    choices: tuple[Choice, ...] = Field((), max_length=10_000)
-    low: int | None = None
-    high: int | None = None
-    step: int = Field(1, ge=1)
+    choices: tuple[Choice, ...] = Field((), max_length=MOST_CHOICES)
+    low: Whole | None = None
+    high: Whole | None = None
+    step: Whole = Field(1, ge=1)
     when: dict[str, tuple[Choice, ...]] = {}
 
     @model_validator(mode="after")
@@ -46,6 +50,8 @@ class Dimension(BaseModel):
             raise ValueError("give either choices or low and high")
         if self.low is not None and self.high is not None and self.low > self.high:
             raise ValueError(f"low {self.low} is above high {self.high}")
+        if self.low is not None and self.high is not None and (self.high - self.low) // self.step >= MOST_CHOICES:
+            raise ValueError(f"low {self.low} to high {self.high} is more than {MOST_CHOICES:,} choices")
         if len(set(self.choices)) != len(self.choices):
             raise ValueError("choices has an entry twice")
         return self
@@ -68,9 +74,9 @@ class SearchSpace(BaseModel):
 
     base: Architecture
     dimensions: dict[str, Dimension] = Field(min_length=1)
-    max_params: int | None = Field(None, ge=1)
-    max_macs: int | None = Field(None, ge=1)
-    resolution: int = Field(224, ge=1)
+    max_params: Whole | None = Field(None, ge=1)
+    max_macs: Whole | None = Field(None, ge=1)
+    resolution: PositiveInt = 224
 
     @model_validator(mode="after")
     def _guards_come_first(self) -> Self:
@@ -124,6 +130,23 @@ class SearchSpace(BaseModel):
             if architecture not in seen:
                 seen.add(architecture)
                 yield architecture
+
+    def check(self) -> None:
+        """Raise InputError unless every dimension occurs in an architecture of the space, as far as TRIES can tell."""
+        unseen, reason = dict.fromkeys(self.dimensions), ""
+        for chosen in self._tries():
+            try:
+                self.architecture(chosen)
+            except InputError as error:
+                reason = reason or str(error)
+                continue
+            for name in chosen:
+                unseen.pop(name, None)
+            if not unseen:
+                return
+        raise InputError(
+            f"dimensions.{next(iter(unseen))}: no architecture can be built: {reason or 'its when is never so'}"
+        )
 
     @cached_property
     def size(self) -> int:
@@ -179,6 +202,19 @@ class SearchSpace(BaseModel):
                 )
             ]
         yield from partial
+
+    def _tries(self) -> Iterator[dict[str, Choice]]:
+        """Yield every assignment of a small space, of a large one as many as TRIES, drawn at random."""
+        if self.combinations <= TRIES:
+            yield from self._assignments()
+            return
+        rng = random.Random(0)
+        for _ in range(TRIES):
+            chosen: dict[str, Choice] = {}
+            for name, dimension in self.dimensions.items():
+                if self._exists(dimension, chosen):
+                    chosen[name] = rng.choice(dimension.values)
+            yield chosen
 
     def _check_limits(self, architecture: Architecture) -> None:
         if self.max_params is None and self.max_macs is None:

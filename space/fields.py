@@ -22,6 +22,10 @@ def _fraction(value: object) -> object:
     return value
 
 
-KernelSize = Annotated[int, AfterValidator(_odd)]
-Ratio = Annotated[float, BeforeValidator(_fraction), Field(gt=0, le=1)]
-PositiveInt = Annotated[int, Field(ge=1)]
+# Written as numbers: no text, no true or false, no infinity. The ends, of what can be meant, keep typing errors out.
+Whole = Annotated[int, Field(strict=True)]
+Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Flag = Annotated[bool, Field(strict=True)]
+KernelSize = Annotated[Whole, AfterValidator(_odd), Field(le=1023)]
+Ratio = Annotated[Real, BeforeValidator(_fraction), Field(gt=0, le=1)]
+PositiveInt = Annotated[Whole, Field(ge=1, le=1_000_000)]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from space.errors import InputError, nearest
+from space.errors import InputError, nearest, shown
 
 Data = dict[str, Any] | list[Any]
 
@@ -22,6 +22,8 @@ def replaced(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     """
     copy: dict[str, Any] = _copied(data)
     for path, value in changes.items():
+        if not isinstance(path, str):
+            raise InputError(f"{path!r} is no path to a field; allowed: text such as recipe.epochs")
 
         def assign(parent: Any, key: Any, value: Any = value) -> None:
             parent[key] = value
@@ -57,7 +59,8 @@ def _keys(data: Any, part: str, path: str) -> list[Any]:
     if isinstance(data, list):
         if part == "*":
             return list(range(len(data)))
-        if part.isdecimal() and int(part) < len(data):
+        if part in (indices := [str(index) for index in range(len(data))]):
             return [int(part)]
-        raise InputError(f"{path}: {part!r} is no index; allowed: 0 to {len(data) - 1} or *")
-    raise InputError(f"{path}: {part!r} leads inside a plain value ({data!r})")
+        allowed = f"{indices[0]} to {indices[-1]} or *" if indices else "nothing, the list is empty"
+        raise InputError(f"{path}: {part!r} is no index; allowed: {allowed}")
+    raise InputError(f"{path}: {part!r} leads inside a plain value ({shown(data)})")

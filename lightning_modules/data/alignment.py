@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from lightning_modules.data.base import Data, Generated, Images, Labels, in_memory
+from space.fields import Real, Whole
 
 SIZE = 3
 
@@ -21,10 +22,10 @@ class Alignment(Generated):
     """
 
     name: Literal["alignment"] = "alignment"
-    gap: int = Field(12, ge=SIZE)
-    offset_low: int = Field(2, ge=1)
-    offset_high: int = Field(5, ge=1)
-    noise: float = Field(0.2, ge=0, le=2)
+    gap: Whole = Field(12, ge=SIZE)
+    offset_low: Whole = Field(2, ge=1)
+    offset_high: Whole = Field(5, ge=1)
+    noise: Real = Field(0.2, ge=0, le=2)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -40,7 +41,8 @@ class Alignment(Generated):
         return 2
 
     def load(self) -> Data:
-        """Draw the splits."""
+        """Draw the splits. Raises InputError where memory does not hold them."""
+        self.check_room()
         return in_memory(self.name, self.draw_splits(self._draw), 2)
 
     def _draw(self, rng: np.random.Generator, n: int) -> tuple[Images, Labels]:

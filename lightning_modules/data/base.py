@@ -2,17 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch.utils.data import Dataset, TensorDataset
 
+from space.errors import InputError
+from space.fields import Whole
+
 Images = NDArray[np.float32]  # (N, H, W), 0..1
 Labels = NDArray[np.int64]  # (N,)
 Drawn = tuple[Images, Labels]
+Size = Annotated[Whole, Field(ge=1, le=10_000_000)]  # all of them are held in memory
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,11 @@ class Generated(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    resolution: int = Field(32, ge=8, le=1024)
-    train_size: int = Field(4000, ge=1)
-    val_size: int = Field(1000, ge=1)
-    test_size: int = Field(2000, ge=1)
-    data_seed: int = Field(0, ge=0)
+    resolution: Whole = Field(32, ge=8, le=1024)
+    train_size: Size = 4000
+    val_size: Size = 1000
+    test_size: Size = 2000
+    data_seed: Whole = Field(0, ge=0)
 
     @property
     def in_channels(self) -> int:
@@ -55,6 +60,16 @@ class Generated(BaseModel):
     def sizes(self) -> tuple[int, int, int] | None:
         """Images in train, val and test."""
         return self.train_size, self.val_size, self.test_size
+
+    def check_room(self) -> None:
+        """Raise InputError where the largest split, as it is drawn, is more than the machine's free memory."""
+        images = max(self.train_size, self.val_size, self.test_size)
+        needed, free = 8 * images * self.resolution**2, psutil.virtual_memory().available
+        if needed > free:
+            raise InputError(
+                f"data: {images:,} images of {self.resolution} pixels take {needed / 2**30:,.0f} GiB of memory, "
+                f"{free / 2**30:,.0f} GiB are free; allowed: smaller train_size, val_size, test_size or resolution"
+            )
 
     def draw_splits(self, draw: Callable[[np.random.Generator, int], Drawn]) -> dict[str, Drawn]:
         """Draw each split with a generator of its own."""

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from lightning_modules.data.base import Data, Generated, Images, Labels, in_memory
 from lightning_modules.data.digits import split_digits
+from space.fields import Real, Whole
 
 SIZE = 8
 
@@ -24,11 +25,11 @@ class DigitPairs(Generated):
     """
 
     name: Literal["digit_pairs"] = "digit_pairs"
-    resolution: int = Field(24, ge=2 * SIZE, le=1024)
-    classes: int = Field(5, ge=2, le=10)
-    gap: int = Field(12, ge=SIZE)
-    slack: int = Field(2, ge=0)
-    noise: float = Field(0.1, ge=0, le=1)
+    resolution: Whole = Field(24, ge=2 * SIZE, le=1024)
+    classes: Whole = Field(5, ge=2, le=10)
+    gap: Whole = Field(12, ge=SIZE)
+    slack: Whole = Field(2, ge=0)
+    noise: Real = Field(0.1, ge=0, le=1)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -44,7 +45,8 @@ class DigitPairs(Generated):
         return self.classes
 
     def load(self) -> Data:
-        """Draw the splits."""
+        """Draw the splits. Raises InputError where memory does not hold them."""
+        self.check_room()
         sizes = {"train": self.train_size, "val": self.val_size, "test": self.test_size}
         splits = {}
         for index, (split, (images, labels)) in enumerate(split_digits().items()):

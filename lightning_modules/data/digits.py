@@ -10,6 +10,7 @@ from sklearn.model_selection import train_test_split
 from torch.nn.functional import interpolate
 
 from lightning_modules.data.base import Data, Images, Labels, in_memory
+from space.fields import Whole
 
 
 class Digits(BaseModel):
@@ -18,7 +19,7 @@ class Digits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["digits"] = "digits"
-    resolution: int = Field(32, ge=8, le=512)
+    resolution: Whole = Field(32, ge=8, le=512)
 
     @property
     def in_channels(self) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from lightning_modules.data.base import Data, Generated, Images, Labels, in_memory
+from space.fields import Real, Whole
 
 DASH, STEP = 3, 5  # pixels drawn, and from one dash's start to the next one's
 
@@ -24,11 +25,11 @@ class Pathfinder(Generated):
     """
 
     name: Literal["pathfinder"] = "pathfinder"
-    resolution: int = Field(64, ge=32, le=512)
-    contour_length: int = Field(6, ge=2, le=64)
-    distractors: int = Field(6, ge=0, le=100)
-    curvature: float = Field(0.35, ge=0, le=1)
-    noise: float = Field(0.05, ge=0, le=1)
+    resolution: Whole = Field(64, ge=32, le=512)
+    contour_length: Whole = Field(6, ge=2, le=64)
+    distractors: Whole = Field(6, ge=0, le=100)
+    curvature: Real = Field(0.35, ge=0, le=1)
+    noise: Real = Field(0.05, ge=0, le=1)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -45,7 +46,8 @@ class Pathfinder(Generated):
         return 2
 
     def load(self) -> Data:
-        """Draw the splits."""
+        """Draw the splits. Raises InputError where memory does not hold them."""
+        self.check_room()
         return in_memory(self.name, self.draw_splits(self._draw), 2)
 
     def _draw(self, rng: np.random.Generator, n: int) -> tuple[Images, Labels]:

@@ -1,7 +1,7 @@
 """Anything that timm.data.create_dataset reads: ImageFolder, torchvision, Hugging Face, WebDataset, TFDS."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import timm.data
@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset
 
 from lightning_modules.data.base import Data
 from space.errors import InputError, first_line
+from space.fields import Real, Whole
 
 # The names that timm takes for the same split of a folder.
 SPLIT_FOLDERS = {
@@ -20,11 +21,15 @@ SPLIT_FOLDERS = {
 }
 
 
+class UnreadableImage(ValueError):
+    """An image that cannot be read; says which."""
+
+
 class Images(Dataset[Any]):
     """PIL images and labels, as one of timm's readers finds them.
 
     timm's own data set puts another image in the place of one that cannot be read, and says so in passing.
-    Raises InputError in its place.
+    Raises UnreadableImage in its place.
     """
 
     def __init__(self, reader: Any, mode: str) -> None:
@@ -39,7 +44,7 @@ class Images(Dataset[Any]):
             return Image.open(file).convert(self.mode), label
         except (OSError, SyntaxError, ValueError) as error:  # Pillow raises any of these for a damaged file
             name = self.reader.filename(index, absolute=True)
-            raise InputError(f"image {name}: cannot be read: {first_line(error)}") from error
+            raise UnreadableImage(f"image {name}: cannot be read: {first_line(error)}") from error
 
 
 class TimmData(BaseModel):
@@ -57,14 +62,15 @@ class TimmData(BaseModel):
     train_split: str = "train"
     val_split: str | None = None
     test_split: str = "validation"
-    val_share: float = Field(0.05, gt=0, lt=1)
-    data_seed: int = Field(0, ge=0)
-    resolution: int = Field(224, ge=8, le=2048)
-    num_classes: int = Field(1000, ge=2)
+    val_share: Real = Field(0.05, gt=0, lt=1)
+    data_seed: Whole = Field(0, ge=0)
+    resolution: Whole = Field(224, ge=8, le=2048)
+    num_classes: Whole = Field(1000, ge=2, le=1_000_000)
     in_channels: Literal[1, 3] = 3
-    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
-    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
-    samples: dict[str, int] = {}  # images a split, where the shards of a WebDataset do not say it
+    mean: tuple[Real, ...] = IMAGENET_DEFAULT_MEAN
+    std: tuple[Annotated[Real, Field(gt=0)], ...] = IMAGENET_DEFAULT_STD
+    # Images a split, where the shards of a WebDataset do not say it.
+    samples: dict[str, Annotated[Whole, Field(ge=1)]] = {}
 
     @model_validator(mode="after")
     def _statistics_fit(self) -> Self:

@@ -5,7 +5,6 @@ from pathlib import Path
 import optuna
 from optuna.storages import RDBStorage
 
-from lightning_modules.precision import resolve_device
 from search.engines import Run
 from search.measurements import Measurements
 from search.progress import Watcher
@@ -18,7 +17,7 @@ def prepare(study: Study, workdir: Path, *, fresh: bool = False) -> Run:
 
     `fresh`: throughput that was measured before is measured again.
     """
-    data, device = study.load_data(), resolve_device(study.device)
+    data, device = study.load_data(), study.find_device()
 
     def run(opened: optuna.Study, storage: RDBStorage, watcher: Watcher) -> None:
         outdated = Measurements(opened).counts() if fresh else {}

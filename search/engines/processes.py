@@ -9,7 +9,6 @@ from pathlib import Path
 import optuna
 from optuna.storages import RDBStorage
 
-from lightning_modules.precision import resolve_device
 from search.engines import Run, follow
 from search.measurements import Measurements
 from search.progress import Watcher
@@ -27,7 +26,7 @@ def prepare(study: Study, url: str, out: Path, *, count: int, grace: int, fresh:
     each. On KeyboardInterrupt they give back what they hold, and are waited for.
     Raises InputError for data or a device that is not there.
     """
-    data, device = study.load_data(), resolve_device(study.device)
+    data, device = study.load_data(), study.find_device()
 
     def run(opened: optuna.Study, storage: RDBStorage, watcher: Watcher) -> None:
         Worker(

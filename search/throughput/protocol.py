@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lightning_modules.precision import MemoryFormat, Precision, arithmetic
 from space.errors import InputError
+from space.fields import Flag, PositiveInt, Real, Whole
 
+MOST_IMAGES = 10_000_000_000  # a step; what fits is found by trying
 Mode = Literal["train", "infer", "latency"]
 
 
@@ -28,19 +30,19 @@ class Protocol(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    batch_size: int = Field(64, ge=1)
+    batch_size: Annotated[Whole, Field(ge=1, le=MOST_IMAGES)] = 64
     precision: Precision = "fp32"
     memory_format: MemoryFormat | Literal["best"] = "channels_last"
-    compile: bool = False
-    cuda_graphs: bool = False
-    threads: int | None = Field(None, ge=1)
+    compile: Flag = False
+    cuda_graphs: Flag = False
+    threads: Annotated[Whole, Field(ge=1, le=4096)] | None = None
     modes: tuple[Mode, ...] = ("train", "infer")
-    target: float = Field(0.01, gt=0, lt=1)
-    budget: float = Field(60.0, gt=0)
-    min_rounds: int = Field(12, ge=1)
-    max_rounds: int = Field(2000, ge=1)
-    block_seconds: float = Field(0.1, gt=0, le=600)
-    warmup_seconds: float = Field(5.0, ge=0)
+    target: Real = Field(0.01, gt=0, lt=1)
+    budget: Real = Field(60.0, gt=0)
+    min_rounds: PositiveInt = 12
+    max_rounds: PositiveInt = 2000
+    block_seconds: Real = Field(0.1, gt=0, le=600)
+    warmup_seconds: Real = Field(5.0, ge=0, le=3600)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
