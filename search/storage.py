@@ -98,7 +98,7 @@ def _opened(url: str, **options: Any) -> RDBStorage:
     try:
         return RDBStorage(url, **options)
     except SQLAlchemyError as error:
-        if "exist" not in str(error):
+        if "exist" not in str(error) and "UNIQUE" not in str(error):
             raise
         return RDBStorage(url, **options)
 

@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from search.locks import locked, named
 from search.measurements import newest, of_trial
 from search.queue import counted, is_over
 from search.storage import masked, split
@@ -85,10 +86,12 @@ class Tracker:
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.WARNING)
         check_reachable(uri)
+        self._lock = named(uri, study.study_name)  # of two that copy at once, each would copy everything
         try:
             self.client = MlflowClient(tracking_uri=uri)
-            self.experiment_id = self._experiment(uri, out)
-            self.parent_run_id = self._parent()
+            with locked(self._lock):
+                self.experiment_id = self._experiment(uri, out)
+                self.parent_run_id = self._parent()
         except (*FAILED, ImportError, ValueError) as error:
             raise InputError(f"--tracking-uri {masked(uri)}: cannot be used: {first_line(error)}") from error
 
@@ -97,19 +100,20 @@ class Tracker:
 
         `again`: copy the scores of those it has as well, after throughput was measured anew.
         """
+        over = [trial for trial in counted(self.study.get_trials(deepcopy=False)) if is_over(trial)]
+        if not again and self._present is not None and all(str(trial.number) in self._present for trial in over):
+            return 0
         measured = newest(self.study.user_attrs)
-        if self._present is None or again:
-            self._present = {run.data.tags[TRIAL]: run for run in self._children()}
         copied = 0
-        for trial in counted(self.study.get_trials(deepcopy=False)):
-            if not is_over(trial):
-                continue
-            run = self._present.get(str(trial.number))
-            if run is None or run.info.status == "RUNNING":  # a copy that was cut off is completed
-                self._present[str(trial.number)] = self._copy(trial, run, measured)
-                copied += 1
-            elif again:
-                self._log_scores(run.info.run_id, trial, measured)
+        with locked(self._lock):
+            self._present = {run.data.tags[TRIAL]: run for run in self._children()}
+            for trial in over:
+                run = self._present.get(str(trial.number))
+                if run is None or run.info.status == "RUNNING":  # a copy that was cut off is completed
+                    self._present[str(trial.number)] = self._copy(trial, run, measured)
+                    copied += 1
+                elif again:
+                    self._log_scores(run.info.run_id, trial, measured)
         return copied
 
     def log_answer(self, text: str) -> None:
@@ -280,7 +284,7 @@ def check_reachable(uri: str) -> None:
     """
     parts = split(uri)
     scheme = "" if parts is None else parts.get_backend_name()
-    if parts is not None and scheme in PORTS:
+    if parts is not None and (scheme == "postgresql" or (scheme in PORTS and parts.host)):
         try:
             socket.create_connection((parts.host or "localhost", parts.port or PORTS[scheme]), timeout=5).close()
         except (OSError, ValueError) as error:

@@ -1,7 +1,11 @@
 """The report: one HTML file that needs nothing else, with tables and figures beside it."""
 
+import fcntl
 import io
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,25 +78,38 @@ def write_report(frame: pd.DataFrame, out: Path, *, command: str, live: bool = F
         "paper": paper_table(frame),
         "operators": operators,
     }
-    new = out / NEW
-    (new / "figures").mkdir(parents=True, exist_ok=True)
-    paths = {"report": Path("report.html"), "trials": Path("trials.csv")}
-    for name, table in tables.items():
-        if table is not None:
-            paths |= {f"{name}_{kind}": Path(f"{name}.{kind}") for kind in ("csv", "md", "tex")}
-            table.to_csv(new / f"{name}.csv", index=False)
-            (new / f"{name}.md").write_text(f"{markdown(table)}\n{origin}\n")
-            (new / f"{name}.tex").write_text(f"% {origin}\n{table.to_latex(index=False, escape=True)}")
-    flat(frame).to_csv(new / paths["trials"], index=False)
-    for name, figure in figures.items():
-        paths[name] = Path("figures") / f"{name}.png"
-        figure.savefig(new / paths[name], dpi=160, metadata={"Description": origin})
-    (new / paths["report"]).write_text(_page(frame, figures, tables, command, live))
-    (out / "figures").mkdir(exist_ok=True)
-    for path in paths.values():
-        (new / path).replace(out / path)
-    shutil.rmtree(new)
+    with _alone(out):
+        new = out / NEW
+        (new / "figures").mkdir(parents=True, exist_ok=True)
+        paths = {"report": Path("report.html"), "trials": Path("trials.csv")}
+        for name, table in tables.items():
+            if table is not None:
+                paths |= {f"{name}_{kind}": Path(f"{name}.{kind}") for kind in ("csv", "md", "tex")}
+                table.to_csv(new / f"{name}.csv", index=False)
+                (new / f"{name}.md").write_text(f"{markdown(table)}\n{origin}\n")
+                (new / f"{name}.tex").write_text(f"% {origin}\n{table.to_latex(index=False, escape=True)}")
+        flat(frame).to_csv(new / paths["trials"], index=False)
+        for name, figure in figures.items():
+            paths[name] = Path("figures") / f"{name}.png"
+            figure.savefig(new / paths[name], dpi=160, metadata={"Description": origin})
+        (new / paths["report"]).write_text(_page(frame, figures, tables, command, live))
+        (out / "figures").mkdir(exist_ok=True)
+        for path in paths.values():
+            (new / path).replace(out / path)
+        shutil.rmtree(new)
     return {name: out / path for name, path in paths.items()}
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time write to a folder: two may run the same study."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _identity(frame: pd.DataFrame) -> str:
