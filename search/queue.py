@@ -7,14 +7,20 @@ enqueued twice, by two who started at once, one is run.
 """
 
 import copy
+import json
+import math
 import os
 import platform
+import random
 import threading
+import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import optuna
 import psutil
@@ -23,9 +29,8 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_s
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 
-from search import storage as store
-
 RETRIES = 2
+LOOK = 5.0  # seconds between looks at whether workers died, while trials wait
 warnings.filterwarnings("ignore", category=ExperimentalWarning)  # heartbeats are, since 2021
 retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
 FINISHED = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
@@ -71,18 +76,30 @@ class Queue:
 
     def __init__(self, opened: optuna.Study, storage: RDBStorage, tell: Callable[[str], None]) -> None:
         self.opened, self.storage, self.tell = opened, storage, tell
-        self._given_up: set[int] = set()
+        self._settled: set[tuple[int, ...]] = set()
         self._shown: set[int] = set()
         self._held: int | None = None
+        self._jobs: dict[int, Hashable] = {}
+        self._sizes: Counter[Hashable] = Counter()
+        self._looked = -math.inf
+        self._dice = random.Random()  # not the one that trainings draw from
 
     def claim(self) -> optuna.Trial | None:
-        """Claim the first trial that waits, so that nobody else runs it, or return None."""
-        self.give_back()
-        trials = self.opened.get_trials(deepcopy=False)
-        first = {job_key(trial): trial.number for trial in counted(trials)}
-        for waiting in (trial for trial in trials if trial.state is TrialState.WAITING):
-            id_ = store.trial_id(self.storage, self.opened, waiting.number)
-            if waiting.number != (same := first[job_key(waiting)]):
+        """Claim a trial that waits, so that nobody else runs it, or return None."""
+        if time.monotonic() - self._looked > LOOK:
+            self.give_back()
+        if (found := self._take()) is None:
+            self.give_back()
+            found = self._take()
+        return found
+
+    def _take(self) -> optuna.Trial | None:
+        unfinished = self._unfinished()
+        waiting = [(number, id_) for number, id_, state in unfinished if state == TrialState.WAITING.name]
+        # As many as work already do not all reach for the first one; who works alone, keeps to the order.
+        first = self._dice.randrange(min(len(waiting), len(unfinished) - len(waiting) + 1)) if waiting else 0
+        for number, id_ in waiting[first:] + waiting[:first]:
+            if (same := self._first_of_job(number)) != number:
                 self._set_aside(id_, same)
                 continue
             self.storage.record_heartbeat(id_)
@@ -96,6 +113,21 @@ class Queue:
                 return optuna.Trial(self.opened, id_)
         return None
 
+    def _unfinished(self) -> list[tuple[int, int, str]]:
+        """Return number, the storage's own number, and state of each trial that is not finished, in their order."""
+        query = "SELECT number, trial_id, state FROM trials WHERE study_id = :study AND state IN ('WAITING', 'RUNNING')"
+        return [(number, id_, state) for number, id_, state in self._rows(f"{query} ORDER BY number")]
+
+    def _first_of_job(self, number: int) -> int:
+        """Return which of the trials that find out the same is to be run."""
+        if number not in self._jobs:
+            self._jobs = {trial.number: job_key(trial) for trial in self.opened.get_trials(deepcopy=False)}
+            self._sizes = Counter(self._jobs.values())
+        job = self._jobs[number]
+        if self._sizes[job] == 1:
+            return number
+        return next(t.number for t in counted(self.opened.get_trials(deepcopy=False)) if job_key(t) == job)
+
     def ask(self) -> optuna.Trial:
         """Let the sampler make a trial, and hold it."""
         trial = self.opened.ask()
@@ -106,39 +138,55 @@ class Queue:
 
     def give_back(self) -> None:
         """Enqueue again what dead workers held: at once where they lived here, else when signs of life stay away."""
-        for trial in self.opened.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            worker = trial.user_attrs.get("worker")
-            id_ = store.trial_id(self.storage, self.opened, trial.number)
+        self._looked = time.monotonic()
+        for id_, worker in self._running():
             if worker is None and id_ not in self._shown:
                 # Its worker may have died before it gave its name, and before any sign of life.
                 self._shown.add(id_)
                 self.storage.record_heartbeat(id_)
             if died_here(worker):
-                try:
+                with suppress(UpdateFinishedTrialError):
                     self.storage.set_trial_state_values(id_, TrialState.FAIL)
-                except UpdateFinishedTrialError:
-                    continue
         self._forget_the_future()
         fail_stale_trials(self.opened)
         # Whoever failed a trial may have died before enqueuing it again, so this goes by what is there.
+        failed = set(self._rows("SELECT number FROM trials WHERE study_id = :study AND state = 'FAIL'"))
+        if failed <= self._settled:
+            return
         trials = self.opened.get_trials(deepcopy=False)
         tried = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
         for trial in counted(trials):
-            if is_lost(trial) and trial.number not in tried | self._given_up:
-                again = _tries_left(trial)
-                what = "it is tried again" if again else f"given up after {RETRIES + 1} times"
-                self._given_up |= set() if again else {trial.number}
-                why = trial.user_attrs.get("lost", "its worker died")
-                self.tell(f"trial {trial.number} ({_named(trial)}): {why}; {what}")
-                if again:
-                    fresh = copy.deepcopy(trial)
-                    # Whoever is named as its worker and dead, has it taken away.
-                    fresh.user_attrs = {n: one for n, one in trial.user_attrs.items() if n not in ("worker", "lost")}
-                    retry(self.opened, fresh)
+            if is_lost(trial) and trial.number not in tried and (trial.number,) not in self._settled:
+                self._try_again(trial)
+        self._settled |= failed
+
+    def _try_again(self, trial: FrozenTrial) -> None:
+        again = _tries_left(trial)
+        what = "it is tried again" if again else f"given up after {RETRIES + 1} times"
+        self.tell(f"trial {trial.number} ({_named(trial)}): {trial.user_attrs.get('lost', 'its worker died')}; {what}")
+        if again:
+            fresh = copy.deepcopy(trial)
+            # Whoever is named as its worker and dead, has it taken away.
+            fresh.user_attrs = {name: one for name, one in trial.user_attrs.items() if name not in ("worker", "lost")}
+            retry(self.opened, fresh)
+
+    def _running(self) -> list[tuple[int, str | None]]:
+        """Return the storage's own number of each trial that runs, and its worker's name."""
+        query = """
+            SELECT trials.trial_id, value_json FROM trials
+            LEFT JOIN trial_user_attributes AS named ON named.trial_id = trials.trial_id AND named.key = 'worker'
+            WHERE study_id = :study AND state = 'RUNNING'
+        """
+        return [(id_, json.loads(name) if name is not None else None) for id_, name in self._rows(query)]
+
+    def _rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Return what a query finds in the study. Optuna would read all that is known of each trial, which takes long."""
+        with self.storage.engine.begin() as connection:
+            return [tuple(row) for row in connection.execute(text(query), {"study": self.opened._study_id})]
 
     def others_run(self) -> bool:
         """Say whether any trial is unfinished."""
-        return bool(self.opened.get_trials(deepcopy=False, states=UNFINISHED))
+        return bool(self._unfinished())
 
     def lose(self, trial: optuna.Trial, why: str) -> None:
         """Give up a trial of one's own that failed for no fault of its own: it is tried again."""

@@ -35,7 +35,7 @@ class Server:
 
 
 @contextmanager
-def postgresql(programs: Path) -> Iterator[Server]:
+def postgresql(programs: Path, *, fsync: bool = False, connections: int = 100) -> Iterator[Server]:
     """Run a server on loopback. The superuser is ``postgres``, without a password."""
     # PostgreSQL refuses to run as root, and its data must not lie below pytest's folder, which is root's alone.
     owner = "nobody" if os.geteuid() == 0 else None
@@ -56,7 +56,9 @@ def postgresql(programs: Path) -> Iterator[Server]:
 
     try:
         call("initdb", "--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8")
-        options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off"
+        options = (
+            f"-h 127.0.0.1 -p {port} -k {folder} -c fsync={'on' if fsync else 'off'} -c max_connections={connections}"
+        )
 
         def start() -> None:
             call("pg_ctl", "-w", "-l", f"{folder}/log", "-o", options, "start")
