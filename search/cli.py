@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import re
 import shlex
 import sys
@@ -20,6 +21,7 @@ from search.folders import made
 from space.errors import InputError, explain, without_passwords
 
 EXIT_CODES = "exit codes: 0 done, 1 something failed, 2 a mistake in the command or its files, 130 interrupted"
+STORAGE = "STUDY_STORAGE"  # the environment's variable for the storage's URL: a command line is for everyone to see
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -168,8 +170,15 @@ def add_effort(parser: argparse.ArgumentParser, *, target: str = "1%", budget: s
 
 
 def storage_url(args: argparse.Namespace) -> str:
-    """Return the Optuna storage's URL: --storage, or the one in --out."""
-    return args.storage if args.storage is not None else f"sqlite:///{Path(args.out) / 'studies.db'}"
+    """Return the Optuna storage's URL: --storage, or the environment's, or the one in --out."""
+    given = args.storage if args.storage is not None else os.environ.get(STORAGE)
+    return given if given is not None else f"sqlite:///{Path(args.out) / 'studies.db'}"
+
+
+def add_storage(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where the records are."""
+    text = f"Optuna storage (default: ${STORAGE}, or sqlite:///OUT/studies.db)"
+    parser.add_argument("--storage", metavar="URL", help=text)
 
 
 def tracking_uri(args: argparse.Namespace) -> str:

@@ -57,12 +57,12 @@ def _controls(args: argparse.Namespace, command: str) -> int:
     from search.run import main as run
 
     changes = [part for change in args.set for part in ("--set", change)]
-    frames = {}
+    storage, frames = f"sqlite:///{Path(args.out) / 'studies.db'}", {}
     for name in ("positive_control", "null_control"):
-        code = run(["--study", name, "--out", args.out, "--quiet", *changes])
+        code = run(["--study", name, "--out", args.out, "--storage", storage, "--quiet", *changes])
         if code:
             return code
-        frames[name] = load(name, storage=f"sqlite:///{Path(args.out) / 'studies.db'}")
+        frames[name] = load(name, storage=storage)
     checks = [*positive(frames["positive_control"]), *null(frames["null_control"]), *throughput()]
     page = write_page(checks, Path(args.out) / "controls", command, frames)
     shown = [

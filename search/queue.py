@@ -180,7 +180,7 @@ class Queue:
         return [(id_, json.loads(name) if name is not None else None) for id_, name in self._rows(query)]
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
-        """Return what a query finds in the study. Optuna would read all that is known of each trial, which takes long."""
+        """Return what a query finds in the study. Optuna would read all that is known of each trial, and take long."""
         with self.storage.engine.begin() as connection:
             return [tuple(row) for row in connection.execute(text(query), {"study": self.opened._study_id})]
 

@@ -101,11 +101,12 @@ def _parser() -> argparse.ArgumentParser:
         default=DEFAULT_OUT,
         help="where reports and databases go (default: %(default)s)",
     )
-    add("--storage", metavar="URL", help="Optuna storage (default: sqlite:///OUT/studies.db)")
+    cli.add_storage(parser)
     add("--tracking-uri", metavar="URI", help="MLflow store (default: sqlite:///OUT/mlflow.db)")
     add("--workers", type=cli.positive, metavar="N", help="how many train at once (default: 1; all that fit, on Ray)")
     cli.add_grace(parser)
     add("--fresh", action="store_true", help="measure throughput again, e.g. where the report calls it disturbed")
+    add("--plan", action="store_true", help="write the trials to the storage, for workers that join; run none here")
     add("--watch", action="store_true", help="write the report after every trial; the open page follows")
     add("--export", type=Path, metavar="FILE", help="write a study with its records to a file, and run nothing")
     add("--import", dest="import_file", type=Path, metavar="FILE", help="add a study from such a file")
@@ -165,7 +166,7 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     # What was asked for, the engine, with its data, and both stores are tried before anything is written to them.
     with within(f"study {study.full_name}"):
         paper_rows(study)
-    work = _engine(study, args, storage_url, out)
+    work = _engine(study, args, storage_url, out) if not args.plan else None
     with cli.new_folder(out):
         with suppress(Unreachable):  # that costs the copy, not the study
             check_reachable(tracking_uri)
@@ -177,6 +178,11 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
 
     def say(text: str) -> None:
         err.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    if work is None:
+        joining = f"python -m search.worker --study {study.full_name}, with this storage in ${cli.STORAGE}"
+        say(f"{study.full_name} is in {store.masked(storage_url)}. To work on it, from anywhere: {joining}")
+        return 0
 
     copy = Copy(tracking_uri, study=opened, definition=opened.user_attrs["definition"], out=out, tell=say)
     copy.connect()

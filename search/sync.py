@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--study", required=True, metavar="NAME", help="its name in the storage, with or without its scale")
     add("--out", metavar="DIR", default=DEFAULT_OUT, help="where reports and databases are (default: %(default)s)")
-    add("--storage", metavar="URL", help="Optuna storage (default: sqlite:///OUT/studies.db)")
+    cli.add_storage(parser)
     add("--tracking-uri", metavar="URI", help="MLflow store (default: sqlite:///OUT/mlflow.db)")
     return parser
 

@@ -40,7 +40,6 @@ from search.throughput.operators import explain
 from space import Architecture
 from space.errors import InputError, first_line
 
-URL = "STUDY_STORAGE"  # the environment's variable that holds the storage's URL
 TOGETHER = 8  # networks of a search that are measured beside each other: more would not fit on a small GPU
 EPILOG = f"""examples:
   python -m search.worker --study kernel_ablation-laptop --storage sqlite:////shared/runs/studies.db
@@ -331,7 +330,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("search.worker", "Join a study that search.run has begun, from any machine.", EPILOG)
     add = parser.add_argument
     add("--study", required=True, metavar="NAME", help="its name in the storage, e.g. kernel_ablation-laptop")
-    add("--storage", metavar="URL", default=os.environ.get(URL), help=f"the Optuna storage (default: ${URL})")
+    add(
+        "--storage",
+        metavar="URL",
+        default=os.environ.get(cli.STORAGE),
+        help=f"Optuna storage (default: ${cli.STORAGE})",
+    )
     add("--out", metavar="DIR", default=DEFAULT_OUT, help="where work in progress is kept (default: %(default)s)")
     add("--device", help="cpu, cuda, cuda:1, … (default: the study's)")
     add("--threads", type=cli.positive, metavar="N", help="CPU threads to train with (default: torch's)")
@@ -343,7 +347,7 @@ def _parser() -> argparse.ArgumentParser:
 def _join(args: argparse.Namespace) -> int:
     be_quiet()
     if args.storage is None:
-        raise InputError(f"--storage URL, or {URL} in the environment, is needed")
+        raise InputError(f"--storage URL, or {cli.STORAGE} in the environment, is needed")
     storage = store.open_storage(args.storage, create=False, grace=args.grace)
     trials = counted(store.find_study(args.study, storage).get_trials(deepcopy=False))
     done = sum(map(is_over, trials))

@@ -5,9 +5,9 @@
 #   export STUDY=kernel_ablation-cifar
 #   sbatch docs/examples/slurm.sh
 #
-# The study must be planned before: start search.run once, with the same storage, in a job of its own. It writes the
-# plan, works on it like any other worker, and writes the report when all is done; the array may join from its first
-# line on. A worker that finds no study ends with exit code 2 and is not requeued.
+# The study must be planned before, with the same storage: python -m search.run --study NAME --scale SCALE --plan. The
+# same command without --plan writes the report when all is done. A worker that finds no study ends with exit code 2 and
+# is not requeued.
 #
 # sbatch hands its environment on to the job. Where the site's accounting keeps environments
 # (AccountingStoreFlags=job_env), leave the password to ~/.pgpass.

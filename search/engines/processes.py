@@ -9,12 +9,13 @@ from pathlib import Path
 import optuna
 from optuna.storages import RDBStorage
 
+from search import cli
 from search.engines import Run, follow
 from search.measurements import Measurements
 from search.progress import Watcher
 from search.queue import RETRIES, Queue
 from search.study import Study
-from search.worker import URL, Worker
+from search.worker import Worker
 
 POLL = 0.5
 
@@ -54,7 +55,7 @@ def _keep(arguments: list[str], url: str, count: int, queue: Queue, watcher: Wat
 
     def start() -> subprocess.Popen[bytes]:
         # The URL goes by the environment: a command line, and a password in it, is for everyone to see.
-        return subprocess.Popen(command, env=os.environ | {URL: url})
+        return subprocess.Popen(command, env=os.environ | {cli.STORAGE: url})
 
     alive = [start() for _ in range(count)]
     spare = RETRIES * count

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from malformed_files import broken_files
 
-from search.engines.processes import URL
+from search.cli import STORAGE
 from search.plan import open_study
 from search.run import main as run
 from search.storage import open_storage
@@ -109,7 +109,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for place in ("search.worker.Worker.run", "search.worker.Worker.measure", "search.throughput.quiet.measuring"):
         monkeypatch.setattr(place, noticed_too_late)
-    monkeypatch.delenv(URL, raising=False)
+    monkeypatch.delenv(STORAGE, raising=False)
 
 
 def test_there_are_many_cases_each_with_a_name_of_its_own() -> None:

@@ -7,9 +7,7 @@ import pytest
 from at_work import LONG, PATIENCE, Begin, Holders, each_once, until
 from servers import postgresql
 
-from search.plan import open_study
-from search.storage import open_storage
-from search.study import load_study
+from search.run import main as plan
 
 
 @pytest.mark.parametrize("storage_url", ["sqlite", "postgresql"], indirect=True)
@@ -44,10 +42,22 @@ def test_a_database_that_goes_away_is_waited_for(begin: Begin, programs: Path) -
         each_once(url, 7)
 
 
-def test_a_worker_joins_by_name(begin: Begin, tmp_path: Path, miniature: list[str]) -> None:
+def test_workers_join_what_was_planned_and_the_environment_says_where(
+    begin: Begin,
+    tmp_path: Path,
+    miniature: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     url = f"sqlite:///{tmp_path / 'studies.db'}"
-    open_study(load_study("kernel_ablation", overrides=["seeds=1", *miniature]), open_storage(url))
-    joined = [begin("search.worker", "--study", "kernel_ablation", "--storage", url, small=False) for _ in range(2)]
+    monkeypatch.setenv("STUDY_STORAGE", url)
+    changes = [part for change in miniature for part in ("--set", change)]
+    assert (
+        plan(["--study", "kernel_ablation", "--seeds", "1", "--plan", "--out", str(tmp_path / "runs"), *changes]) == 0
+    )
+    told = capsys.readouterr().err
+    assert "To work on it, from anywhere: python -m search.worker --study kernel_ablation-laptop" in told
+    joined = [begin("search.worker", "--study", "kernel_ablation-laptop", small=False) for _ in range(2)]
     for worker in joined:
         _, told = worker.communicate(timeout=PATIENCE)
         assert worker.returncode == 0, told
