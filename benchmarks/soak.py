@@ -24,7 +24,7 @@ from search.plan import open_study
 from search.queue import RETRIES, is_lost, job_key
 from search.storage import open_storage
 from search.study import load_study
-from tests.conftest import MINIATURE
+from tests.at_work import MINIATURE
 from tests.faults import Command, command
 
 NAME = "norm_ablation"
@@ -80,7 +80,7 @@ def soak(folder: Path, url: str, kills: int, seed: int) -> int:
     last = command(folder, *run)
     code = last.end()
     told = [one.read_text() for one in folder.glob("*.log")]
-    return tally(url, 2 * seeds, code, done_before, killed, told, time.monotonic() - began)
+    return tally(url, 2 * seeds, code, done_before, killed, [*told, last.told], time.monotonic() - began)
 
 
 def trials(url: str, state: TrialState) -> list[optuna.trial.FrozenTrial]:
@@ -113,6 +113,8 @@ def tally(
     print(f"time                 {seconds:.0f} s")
     for text, holds in checks.items():
         print(f"{'yes' if holds else 'NO':4s} {text}")
+    if code != 0:
+        print(f"it ended by {code} and told: {told[-1]}")
     return 0 if all(checks.values()) else 1
 
 

@@ -16,8 +16,8 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -27,7 +27,8 @@ import psutil
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import text
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
 
 RETRIES = 2
 LOOK = 5.0  # seconds between looks at whether workers died, while trials wait
@@ -181,8 +182,17 @@ class Queue:
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
         """Return what a query finds in the study. Optuna would read all that is known of each trial, and take long."""
-        with self.storage.engine.begin() as connection:
+        with self._transaction() as connection:
             return [tuple(row) for row in connection.execute(text(query), {"study": self.opened._study_id})]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """Begin a transaction. Raises StorageInternalError, as Optuna does, where the database went away."""
+        try:
+            with self.storage.engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise StorageInternalError("the database cannot be used") from error
 
     def others_run(self) -> bool:
         """Say whether any trial is unfinished."""
@@ -204,7 +214,7 @@ class Queue:
 
     def _forget_the_future(self) -> None:
         """Date signs of life from the future, left by a clock that was set back since, to now: else they never age."""
-        with self.storage.engine.begin() as connection:
+        with self._transaction() as connection:
             late = "SELECT trial_id FROM trial_heartbeats WHERE heartbeat > CURRENT_TIMESTAMP"
             for (id_,) in connection.execute(text(late)).all():
                 update = "UPDATE trial_heartbeats SET heartbeat = CURRENT_TIMESTAMP WHERE trial_id = :id"

@@ -88,8 +88,9 @@ class Tracker:
         check_reachable(uri)
         self._lock = named(uri, study.study_name)  # of two that copy at once, each would copy everything
         try:
-            self.client = MlflowClient(tracking_uri=uri)
             with locked(self._lock):
+                _make(uri)
+                self.client = MlflowClient(tracking_uri=uri)
                 self.experiment_id = self._experiment(uri, out)
                 self.parent_run_id = self._parent()
         except (*FAILED, ImportError, ValueError) as error:
@@ -294,8 +295,19 @@ def check_reachable(uri: str) -> None:
     else:
         raise InputError(
             f"--tracking-uri {masked(uri)}: not a store that works here; "
-            "allowed: sqlite:///FILE, postgresql://..., http(s)://..."
+            "allowed: sqlite:///FILE, postgresql+psycopg://..., http(s)://..."
         )
+
+
+def _make(uri: str) -> None:
+    """Make a SQLite store that is not there yet, whole or not at all: MLflow cannot use one that it made in part."""
+    file = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or (file.exists() and file.stat().st_size):
+        return
+    part = file.with_name(file.name + ".part")
+    part.unlink(missing_ok=True)
+    MlflowClient(tracking_uri=f"sqlite:///{part}").search_experiments(max_results=1)
+    part.replace(file)
 
 
 def _check_database(file: Path, uri: str) -> None:

@@ -18,6 +18,20 @@ from space.errors import InputError
 ROOT = Path(__file__).parents[1]
 PATIENCE = 240.0
 LONG = ("--set", "recipe.epochs=60")  # so that a worker is met at work
+# Overrides that bring a study at laptop scale down to fractions of a second a trial.
+MINIATURE = [
+    "recipe.epochs=1",
+    "recipe.warmup_epochs=0",
+    "recipe.batch_size=32",
+    "data.train_size=64",
+    "data.val_size=32",
+    "data.test_size=32",
+    "throughput.min_rounds=2",
+    "throughput.max_rounds=2",
+    "throughput.batch_size=4",
+    "throughput.block_seconds=0.001",
+    "throughput.warmup_seconds=0",
+]
 Begin = Callable[..., subprocess.Popen[str]]
 
 

@@ -12,7 +12,7 @@ import optuna
 import pytest
 import torch
 import yaml
-from at_work import Begin, environment
+from at_work import MINIATURE, Begin, environment
 from pytest_postgresql.janitor import DatabaseJanitor
 from servers import postgresql, postgresql_programs
 
@@ -23,21 +23,6 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-# Overrides that bring a study at laptop scale down to fractions of a second a trial.
-MINIATURE = [
-    "recipe.epochs=1",
-    "recipe.warmup_epochs=0",
-    "recipe.batch_size=32",
-    "data.train_size=64",
-    "data.val_size=32",
-    "data.test_size=32",
-    "throughput.min_rounds=2",
-    "throughput.max_rounds=2",
-    "throughput.batch_size=4",
-    "throughput.block_seconds=0.001",
-    "throughput.warmup_seconds=0",
-]
 
 
 @pytest.fixture

@@ -124,6 +124,21 @@ def dies_copying() -> None:
     _at(MlflowClient, "log_batch", 2, die)
 
 
+def dies_making_the_copy() -> None:
+    """Dies in the midst of the changes by which MLflow brings its tables up to date."""
+    from sqlalchemy import Engine, event
+
+    changes = 0
+
+    def executed(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        nonlocal changes
+        changes += "CREATE TABLE _alembic_tmp_" in statement
+        if changes == 5:
+            die()
+
+    event.listen(Engine, "after_cursor_execute", executed)
+
+
 def dies_reporting() -> None:
     from search.analysis import report
 

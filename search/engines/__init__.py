@@ -10,22 +10,24 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
+from search import storage as store
 from search.progress import Watcher
-from search.queue import counted, is_over
+from search.queue import Queue, counted, is_over
 
 Run = Callable[[optuna.Study, RDBStorage, Watcher], None]
 
 
-def follow(opened: optuna.Study, watcher: Watcher) -> Callable[[], None]:
-    """Return a function that tells the watcher which trials others finished since it was called last."""
+def follow(queue: Queue, watcher: Watcher) -> Callable[[], None]:
+    """Return a function that gives back what dead workers held, and tells which trials ended since its last call."""
 
     def over() -> list[FrozenTrial]:
-        return [trial for trial in counted(opened.get_trials(deepcopy=False)) if is_over(trial)]
+        return [trial for trial in counted(queue.opened.get_trials(deepcopy=False)) if is_over(trial)]
 
     seen = {trial.number for trial in over()}
 
     def look() -> None:
-        for trial in over():
+        store.patiently(queue.give_back, watcher.told)
+        for trial in store.patiently(over, watcher.told):
             if trial.number not in seen:
                 seen.add(trial.number)
                 watcher.finished(trial)

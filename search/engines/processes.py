@@ -51,7 +51,7 @@ def prepare(study: Study, url: str, out: Path, *, count: int, grace: int, fresh:
 def _keep(arguments: list[str], url: str, count: int, queue: Queue, watcher: Watcher) -> None:
     """Keep so many processes at work, and follow what they finish."""
     command = [sys.executable, "-m", "search.worker", "--quiet", *arguments]
-    look = follow(queue.opened, watcher)
+    look = follow(queue, watcher)
 
     def start() -> subprocess.Popen[bytes]:
         # The URL goes by the environment: a command line, and a password in it, is for everyone to see.
@@ -72,7 +72,6 @@ def _keep(arguments: list[str], url: str, count: int, queue: Queue, watcher: Wat
                 if spare:
                     spare -= 1
                     alive.append(start())
-            queue.give_back()
             look()
     except KeyboardInterrupt:
         for process in alive:

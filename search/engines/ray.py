@@ -219,7 +219,7 @@ def _wanted(study: Study, opened: optuna.Study) -> int:
 
 def _follow(working: dict[Any, Any], queue: Queue, watcher: Watcher) -> None:
     """Follow what the workers finish until all have ended. Raises InputError for what is wrong where one runs."""
-    look = follow(queue.opened, watcher)
+    look = follow(queue, watcher)
     while working:
         ended, _ = ray.wait(list(working), timeout=POLL)
         for one in ended:
@@ -231,7 +231,6 @@ def _follow(working: dict[Any, Any], queue: Queue, watcher: Watcher) -> None:
                 continue
             if wrong:
                 raise InputError(wrong)
-        queue.give_back()
         look()
         if ended and not queue.others_run():
             return  # those that still wait for room are not needed any more

@@ -81,6 +81,12 @@ def test_who_dies_at_any_point_loses_nothing(tmp_path: Path, args: tuple[str, ..
     assert told in is_whole(tmp_path, args)
 
 
+def test_who_dies_making_the_copy_leaves_none_that_is_half_made(tmp_path: Path, args: tuple[str, ...]) -> None:
+    (tmp_path / "runs/mlflow.db").unlink()
+    assert command(tmp_path, *args, fault="dies_making_the_copy").end() == -signal.SIGKILL
+    is_whole(tmp_path, args)
+
+
 @pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
 def test_power_that_fails_loses_nothing_that_was_told(tmp_path: Path, args: tuple[str, ...], kept: float) -> None:
     """What was not brought to the disk, as far as `kept`, is gone: SQLite's journal of a transaction under way."""
