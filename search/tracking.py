@@ -301,7 +301,7 @@ def check_reachable(uri: str) -> None:
 
 def _make(uri: str) -> None:
     """Make a SQLite store that is not there yet, whole or not at all: MLflow cannot use one that it made in part."""
-    file = Path(uri.removeprefix("sqlite:///"))
+    file = Path(uri.removeprefix("sqlite:///")).absolute()  # MLflow keeps what it opened by its name
     if not uri.startswith("sqlite:///") or (file.exists() and file.stat().st_size):
         return
     part = file.with_name(file.name + ".part")
