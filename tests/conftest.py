@@ -1,6 +1,7 @@
 """What several rooms' tests share."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -49,6 +50,23 @@ def begin(miniature: list[str], tmp_path: Path) -> Iterator[Begin]:
     for process in started:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def empty_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store without anything in it, which takes seconds to make."""
+    from mlflow import MlflowClient  # now that nothing is sent anywhere
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def runs(tmp_path: Path, empty_copy: Path) -> None:
+    """A folder for results in which MLflow's store is made already."""
+    (tmp_path / "runs").mkdir()
+    shutil.copy(empty_copy, tmp_path / "runs/mlflow.db")
 
 
 @pytest.fixture

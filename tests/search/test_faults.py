@@ -1,7 +1,6 @@
 """Faults that are injected for real: afterwards the study is completed, and nothing is lost or counted twice."""
 
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -21,22 +20,9 @@ from search.measurements import Measurements
 from search.storage import find_study, open_storage
 from search.tracking import ALL_TRIALS
 
+pytestmark = pytest.mark.usefixtures("runs")
 STUDY = ("--study", "norm_ablation", "--scale", "laptop", "--seeds", "2")
 TRIED_AGAIN = "its worker died; it is tried again"
-
-
-@pytest.fixture(scope="module")
-def empty_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow store without anything in it, which takes seconds to make."""
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}").search_experiments()
-    return file
-
-
-@pytest.fixture(autouse=True)
-def runs(tmp_path: Path, empty_copy: Path) -> None:
-    (tmp_path / "runs").mkdir()
-    shutil.copy(empty_copy, tmp_path / "runs/mlflow.db")
 
 
 @pytest.fixture

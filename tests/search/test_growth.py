@@ -15,6 +15,7 @@ from search.storage import open_storage
 from search.study import load_study
 from search.worker import join
 
+pytestmark = pytest.mark.usefixtures("runs")
 TWO = {"baseline": "base", "arms": {"base": {}, "k3": {"change": {"mixers.*.band_kernel_size": 3}}}}
 THREE = TWO["arms"] | {"k7": {"change": {"mixers.*.band_kernel_size": 7}}}  # type: ignore[operator]
 Run = Callable[..., tuple[int, str]]

@@ -233,6 +233,7 @@ def test_networks_that_cannot_be_trained_fail_alone(
     assert "the loss is not finite" in (tmp_path / "runs/norm_ablation-laptop/report.html").read_text()
 
 
+@pytest.mark.usefixtures("runs")
 @pytest.mark.parametrize("study", [name for name in list_studies() if name != "main_table"])
 def test_every_study_runs_in_miniature(
     command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], study: str
