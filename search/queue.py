@@ -77,7 +77,7 @@ class Queue:
 
     def __init__(self, opened: optuna.Study, storage: RDBStorage, tell: Callable[[str], None]) -> None:
         self.opened, self.storage, self.tell = opened, storage, tell
-        self._settled: set[tuple[int, ...]] = set()
+        self._settled: set[int] = set()
         self._shown: set[int] = set()
         self._held: int | None = None
         self._jobs: dict[int, Hashable] = {}
@@ -151,13 +151,13 @@ class Queue:
         self._forget_the_future()
         fail_stale_trials(self.opened)
         # Whoever failed a trial may have died before enqueuing it again, so this goes by what is there.
-        failed = set(self._rows("SELECT number FROM trials WHERE study_id = :study AND state = 'FAIL'"))
+        failed = {n for (n,) in self._rows("SELECT number FROM trials WHERE study_id = :study AND state = 'FAIL'")}
         if failed <= self._settled:
             return
         trials = self.opened.get_trials(deepcopy=False)
         tried = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
         for trial in counted(trials):
-            if is_lost(trial) and trial.number not in tried and (trial.number,) not in self._settled:
+            if is_lost(trial) and trial.number not in tried and trial.number not in self._settled:
                 self._try_again(trial)
         self._settled |= failed
 

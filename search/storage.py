@@ -1,6 +1,7 @@
 """The Optuna storage: the queue of trials and the record of what came of them."""
 
 import logging
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from search.folders import made
 from space.errors import InputError, first_line, nearest, without_passwords
 
 GRACE = 60  # seconds without a sign of life after which a worker on another machine counts as dead
+TOGETHER = 20  # attempts to open a storage that others are making
 PATIENCE = 600  # seconds for which a database that was there before is waited for
 AWAY = "the storage cannot be reached; trying for %d s: %s"
 UNOPENED = (SQLAlchemyError, SAWarning, StorageInternalError)
@@ -94,13 +96,18 @@ def _check_own(url: URL) -> None:
 
 
 def _opened(url: str, **options: Any) -> RDBStorage:
-    """Open a storage; again where another process made the same tables at the same moment."""
-    try:
-        return RDBStorage(url, **options)
-    except SQLAlchemyError as error:
-        if "exist" not in str(error) and "UNIQUE" not in str(error):
-            raise
-        return RDBStorage(url, **options)
+    """Open a storage; again where others make the same tables at the same moment.
+
+    Who finds a table or row made meanwhile knows that another got further, so this ends.
+    """
+    for left in reversed(range(TOGETHER)):
+        try:
+            return RDBStorage(url, **options)
+        except SQLAlchemyError as error:
+            if not left or not re.search("exist|unique", str(error), re.IGNORECASE):
+                raise
+            time.sleep(0.1)
+    raise AssertionError
 
 
 def _one_writer(engine: Engine) -> None:

@@ -9,6 +9,7 @@ import optuna
 
 from search.queue import Queue
 from search.storage import GRACE, open_storage
+from space.errors import InputError
 
 NAME = "mine-laptop"
 
@@ -23,6 +24,16 @@ def queue(url: str, grace: int = GRACE) -> tuple[Queue, list[str]]:
     told: list[str] = []
     storage = open_storage(url, grace=grace)
     return Queue(optuna.load_study(study_name=NAME, storage=storage), storage, told.append), told
+
+
+def open_new(url: str, together: Any, out: Any) -> None:
+    """Open a storage that is not made yet at the same moment as others; put what goes wrong into `out`."""
+    together.wait()
+    try:
+        open_storage(url).engine.dispose()
+        out.put("")
+    except InputError as error:
+        out.put(str(error))
 
 
 def claim_all(url: str, out: Any) -> None:

@@ -83,6 +83,21 @@ def _at(owner: Any, name: str, call: int, act: Callable[..., object]) -> None:
     setattr(owner, name, replaced)
 
 
+def _after_statements(count: int, matches: Callable[[str], bool]) -> None:
+    """Die after so many statements to any database that match."""
+    from sqlalchemy import Engine, event
+
+    seen = 0
+
+    def executed(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        nonlocal seen
+        seen += matches(statement)
+        if seen == count:
+            die()
+
+    event.listen(Engine, "after_cursor_execute", executed)
+
+
 def dies_building() -> None:
     from search import evaluate
 
@@ -126,17 +141,7 @@ def dies_copying() -> None:
 
 def dies_making_the_copy() -> None:
     """Dies in the midst of the changes by which MLflow brings its tables up to date."""
-    from sqlalchemy import Engine, event
-
-    changes = 0
-
-    def executed(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        nonlocal changes
-        changes += "CREATE TABLE _alembic_tmp_" in statement
-        if changes == 5:
-            die()
-
-    event.listen(Engine, "after_cursor_execute", executed)
+    _after_statements(5, lambda statement: "CREATE TABLE _alembic_tmp_" in statement)
 
 
 def dies_reporting() -> None:
@@ -147,17 +152,8 @@ def dies_reporting() -> None:
 
 def dies_writing() -> None:
     """Dies within a transaction of the storage, once something has been written in it."""
-    from sqlalchemy import Engine, event
-
-    writes = 0
-
-    def wrote(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        nonlocal writes
-        writes += statement.startswith(("INSERT INTO trial_user_attributes", "UPDATE trials"))
-        if writes == 40:
-            die()
-
-    event.listen(Engine, "after_cursor_execute", wrote)
+    written = ("INSERT INTO trial_user_attributes", "UPDATE trials")
+    _after_statements(40, lambda statement: statement.startswith(written))
 
 
 def runs_out_of_memory() -> None:

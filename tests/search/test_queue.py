@@ -9,7 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from claimers import NAME, claim_all, claim_and_die, forks, queue
+from claimers import NAME, claim_all, claim_and_die, forks, open_new, queue
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
@@ -39,6 +39,18 @@ def finish(held: Queue, trial: optuna.Trial, accuracy: float = 90.0) -> None:
     for name, value in attrs.items():
         trial.set_user_attr(name, value)
     held.opened.tell(trial, [accuracy, 1.0])
+
+
+@both
+def test_who_make_a_storage_at_once_share_it(storage_url: str) -> None:
+    context = forks()
+    together, out = context.Barrier(6), context.Queue()
+    workers = [context.Process(target=open_new, args=(storage_url, together, out)) for _ in range(6)]
+    for worker in workers:
+        worker.start()
+    assert [out.get(timeout=120) for _ in workers] == [""] * 6
+    for worker in workers:
+        worker.join()
 
 
 @both
