@@ -29,7 +29,8 @@ class TrainingFailed(RuntimeError):
 class Classifier(pl.LightningModule):
     """Trains a network by a recipe and keeps the weights of the best epoch by validation accuracy.
 
-    After each epoch `curves` has one more row: epoch (from 1), lr, train_loss, val_loss, val_accuracy (percent).
+    After each epoch `curves` has one more row: epoch (from 1), lr, train_loss, val_loss, val_accuracy (percent), and
+    `on_epoch` is given all of them. What it raises ends the training.
     With an EMA it is the averaged network that is evaluated and kept.
 
     Raises TrainingFailed for a loss that is not finite: on the CPU at once, on a GPU at the end of the epoch,
@@ -42,7 +43,7 @@ class Classifier(pl.LightningModule):
         recipe: Recipe,
         num_classes: int,
         updates_per_epoch: int,
-        on_epoch: Callable[[Row], None] | None = None,
+        on_epoch: Callable[[list[Row]], None] | None = None,
     ) -> None:
         super().__init__()
         self.network, self.recipe = network, recipe
@@ -129,7 +130,7 @@ class Classifier(pl.LightningModule):
             state = {name: value.detach().clone() for name, value in self.evaluated.state_dict().items()}
             self.best = {"epoch": self.current_epoch + 1, "accuracy": accuracy, "top5": top5, "state": state}
         if self.on_epoch is not None:
-            self.on_epoch(row)
+            self.on_epoch(self.curves)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["workbench"] = {"curves": self.curves, "best": self.best, "random": random_state()}

@@ -57,7 +57,7 @@ def fit(
     seed: int,
     workdir: Path,
     device: str = "auto",
-    on_epoch: Callable[[Row], None] | None = None,
+    on_epoch: Callable[[list[Row]], None] | None = None,
     checkpoint: Path | None = None,
     every: float = CHECKPOINT_SECONDS,
 ) -> FitResult:

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from lightning_modules.data import Data
 from lightning_modules.fit import fit
 from lightning_modules.recipe import Recipe
+from search.measurements import speed_of
 from search.plan import Job
 from search.predictions import pack
 from space.build import build_paired
@@ -24,7 +25,7 @@ def evaluate(
     throughput: dict[str, Any],
     device: str,
     workdir: Path,
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    on_epoch: Callable[[list[dict[str, float]]], None] | None = None,
     checkpoint: Path | None = None,
 ) -> dict[str, Any]:
     """Train the job's network on `data` and return the trial's record; without data, train nothing.
@@ -68,12 +69,8 @@ def evaluate(
 
 
 def values(record: dict[str, Any]) -> list[float]:
-    """Return the objectives of a record: validation accuracy, where trained, and training throughput.
-
-    That is the ratio to the reference, in which the machine's drift cancels; images/s where the reference failed.
-    """
-    train = record["throughput"]["train"]
-    throughput = train["ratio"] if train["ratio"] is not None else train["images_per_s"]
+    """Return the objectives of a record: validation accuracy, where trained, and training throughput."""
+    throughput = speed_of(record["throughput"])
     accuracy = record.get("val_accuracy")
     found = [throughput] if accuracy is None else [accuracy, throughput]
     assert all(map(math.isfinite, found))

@@ -72,6 +72,15 @@ def modes(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {mode: record[mode] for mode in ("train", "infer", "latency") if record.get(mode)}
 
 
+def speed_of(throughput: Mapping[str, Any]) -> float:
+    """Return the training throughput that a search goes by: the ratio to the base, images/s where that failed.
+
+    In the ratio the machine's drift cancels.
+    """
+    train = throughput["train"]
+    return float(train["ratio"] if train["ratio"] is not None else train["images_per_s"])
+
+
 def of_trial(trial: FrozenTrial, known: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Return a trial's measurement: the newest of its key in the study, or the one it was given when it ran."""
     own = trial.user_attrs.get("throughput") or {}

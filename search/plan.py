@@ -7,7 +7,6 @@ from typing import Any
 
 import optuna
 import yaml
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -15,9 +14,11 @@ from optuna.trial import FrozenTrial, TrialState
 import studies
 from search import storage as store
 from search.measurements import PREFIX
+from search.queue import first_trials, job_key
 from search.study import Study, difference
 from space import Architecture, complexity
-from space.errors import InputError, nearest
+from space.errors import InputError, nearest, within
+from space.presets import PRESETS, preset
 
 # Fields that may grow under the same name, as arms may be added: more of the same question, not another one.
 COUNTS = ("seeds", "trials")
@@ -82,10 +83,10 @@ def open_study(study: Study, storage: RDBStorage) -> optuna.Study:
     Raises InputError, the differences named, where the storage holds another definition under this name.
     """
     rows = paper_rows(study)
+    begin_with = started_from(study, storage) if study.kind == "search" else []
     opened = optuna.create_study(
         study_name=study.full_name,
         storage=storage,
-        sampler=sampler(study),
         directions=directions(study),
         load_if_exists=True,
     )
@@ -96,7 +97,7 @@ def open_study(study: Study, storage: RDBStorage) -> optuna.Study:
     definition["paper"] = rows
     opened.set_user_attr("definition", definition)
     if study.kind == "search":
-        _enqueue_base(study, opened)
+        _enqueue_start(study, begin_with, opened)
     else:
         enqueue(jobs(study), opened)
     return opened
@@ -127,8 +128,8 @@ def fork_study(study: Study, name: str, storage: RDBStorage) -> optuna.Study:
     for key, value in old.user_attrs.items():
         if key.startswith(PREFIX) and key not in opened.user_attrs:
             opened.set_user_attr(key, value)
-    here = {_place(trial) for trial in opened.get_trials(deepcopy=False)}
-    opened.add_trials([trial for trial in _holding(study, old) if _place(trial) not in here])
+    here = {job_key(trial) for trial in opened.get_trials(deepcopy=False)}
+    opened.add_trials([trial for trial in _holding(study, old) if job_key(trial) not in here])
     return open_study(study, storage)
 
 
@@ -139,7 +140,7 @@ def _holding(study: Study, old: optuna.Study) -> list[FrozenTrial]:
         return []
     if study.kind == "search":
         attrs: dict[Any, dict[str, Any]] = {}
-        if any(before[field] != after[field] for field in ("dimensions", "max_params", "max_macs")):
+        if any(before.get(field) != after[field] for field in ("dimensions", "max_params", "max_macs")):
             return []
     else:
         reference = defined(old)
@@ -156,24 +157,9 @@ def _holding(study: Study, old: optuna.Study) -> list[FrozenTrial]:
     return found
 
 
-def _place(trial: FrozenTrial) -> tuple[Any, Any]:
-    return trial.user_attrs.get("arm"), trial.user_attrs.get("seed")
-
-
 def directions(study: Study) -> list[StudyDirection]:
     """Return the objectives' directions: validation accuracy, where something is trained, and throughput."""
     return [MAXIMIZE] if study.kind == "table" else [MAXIMIZE, MAXIMIZE]
-
-
-def sampler(study: Study) -> BaseSampler:
-    """Return the sampler a search asks for, seeded."""
-    match study.sampler:
-        case "tpe":
-            return TPESampler(seed=0, multivariate=False)
-        case "nsga2":
-            return NSGAIISampler(seed=0, population_size=max(4, min(50, study.trials // 4)))
-        case "random":
-            return RandomSampler(seed=0)
 
 
 def paper_rows(study: Study) -> dict[str, Any] | None:
@@ -201,7 +187,10 @@ def paper_rows(study: Study) -> dict[str, Any] | None:
 
 
 def _check_same(study: Study, was: Mapping[str, Any]) -> None:
-    before, after = dict(was), study.to_dict()
+    after = study.to_dict()
+    # A field that came later stood then as it does where nobody names it.
+    before = {field: info.get_default() for field, info in Study.model_fields.items()} | dict(was)
+    before = {field: before[field] for field in after | dict(was)}
     for field in (*_counts(before, after), *_enlarged(before, after), *READS):
         before.pop(field, None)
         after.pop(field, None)
@@ -234,9 +223,54 @@ def enqueue(wanted: list[Job], opened: optuna.Study) -> None:
             opened.enqueue_trial({}, user_attrs=one.attrs())
 
 
-def _enqueue_base(study: Study, opened: optuna.Study) -> None:
-    """Let a search start from its base, the reference of every throughput ratio, where the space holds it."""
-    if opened.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)):
-        return
-    if (chosen := study.space.choices_of(study.base)) is not None:
-        opened.enqueue_trial(chosen)
+def enqueue_seeds(wanted: list[tuple[str, int]], opened: optuna.Study) -> None:
+    """Add further seeds of a search's architectures, each named by its fingerprint."""
+    trials = opened.get_trials(deepcopy=False)
+    present, first = {job_key(trial) for trial in trials}, first_trials(trials)
+    for fingerprint, seed in wanted:
+        if (fingerprint, seed) not in present:
+            attrs = {"fingerprint": fingerprint, "seed": seed}
+            opened.enqueue_trial(trials[first[fingerprint]].params, user_attrs=attrs)
+
+
+def started_from(study: Study, storage: RDBStorage) -> list[Architecture]:
+    """Return the architectures that a search begins with: its base, the reference of every throughput, then `start`.
+
+    Of a study that is named there, the arms that it does not show to hurt.
+    Raises InputError for an entry that names nothing, or nothing that the space holds.
+    """
+    found = [study.base]
+    for index, entry in enumerate(study.start):
+        where = f"start.{index}"
+        if isinstance(entry, dict):
+            with within(where):
+                own = [study.space.architecture((study.space.choices_of(study.base) or {}) | entry)]
+        elif entry in PRESETS:
+            own = [preset(entry)]
+        else:
+            with within(f"{where}: {entry!r} is no preset, and as a study's name"):
+                own = _unharmed(entry, storage)
+        held = [architecture for architecture in own if study.space.contains(architecture)]
+        if not held:
+            raise InputError(f"{where}: the space holds no architecture of {entry!r}")
+        found += held
+    return found
+
+
+def _unharmed(name: str, storage: RDBStorage) -> list[Architecture]:
+    from search.analysis import effects, load  # which draw: not for everyone who plans
+
+    frame = load(name, storage=storage)
+    table = effects(frame)
+    kept = table[table["verdict"] != "hurts"]["arm"] if "verdict" in table.columns else table["arm"]
+    rows = frame[frame["arm"].isin(kept)].drop_duplicates("arm")
+    return [Architecture.parse(fields, f"study {name!r}") for fields in rows["architecture"] if fields]
+
+
+def _enqueue_start(study: Study, begin_with: list[Architecture], opened: optuna.Study) -> None:
+    """Enqueue what a search begins with, as far as the space holds it."""
+    present = {trial.user_attrs.get("fingerprint") for trial in opened.get_trials(deepcopy=False)}
+    for architecture in begin_with:
+        if architecture.fingerprint not in present and (chosen := study.space.choices_of(architecture)) is not None:
+            opened.enqueue_trial(chosen, user_attrs={"fingerprint": architecture.fingerprint, "seed": 0})
+            present.add(architecture.fingerprint)

@@ -36,6 +36,9 @@ def outcome(trial: FrozenTrial) -> str:
     """Say in one line what came of a trial."""
     attrs = trial.user_attrs
     name = f"{attrs.get('arm', f'trial {trial.number}')}, seed {attrs.get('seed', 0)}"
+    if trial.state is TrialState.PRUNED:
+        stopped = attrs.get("stopped", {})
+        return f"{name}: {stopped.get('why', 'pruned')}: {stopped.get('text', 'for no known reason')}"
     if trial.state is not TrialState.COMPLETE:
         return f"{name}: failed: {attrs.get('failure', 'for no known reason')}"
     parts = []

@@ -39,10 +39,21 @@ UNFINISHED = (TrialState.WAITING, TrialState.RUNNING)
 
 
 def job_key(trial: FrozenTrial) -> Hashable:
-    """Name what a trial is to find out: an arm and seed, or the first trial of a search that it repeats."""
+    """Name what a trial is to find out: of a search an architecture, else an arm, and the seed."""
     arm, seed = trial.user_attrs.get("arm"), trial.user_attrs.get("seed")
+    if arm is not None and not str(arm).startswith("trial "):
+        return arm, seed
     first = trial.system_attrs.get("failed_trial", trial.number)
-    return first if arm is None or str(arm).startswith("trial ") else (arm, seed)
+    return trial.user_attrs.get("fingerprint", first), seed or 0
+
+
+def first_trials(trials: Iterable[FrozenTrial]) -> dict[str, int]:
+    """Return, of each architecture by its fingerprint, the number of its first trial: a search names it by that."""
+    found: dict[str, int] = {}
+    for trial in trials:
+        if "fingerprint" in trial.user_attrs and not is_double(trial):
+            found.setdefault(trial.user_attrs["fingerprint"], trial.number)
+    return found
 
 
 def is_lost(trial: FrozenTrial) -> bool:
@@ -128,14 +139,6 @@ class Queue:
         if self._sizes[job] == 1:
             return number
         return next(t.number for t in counted(self.opened.get_trials(deepcopy=False)) if job_key(t) == job)
-
-    def ask(self) -> optuna.Trial:
-        """Let the sampler make a trial, and hold it."""
-        trial = self.opened.ask()
-        self._held = trial._trial_id
-        self.storage.record_heartbeat(trial._trial_id)
-        trial.set_user_attr("worker", own_name())
-        return trial
 
     def give_back(self) -> None:
         """Enqueue again what dead workers held: at once where they lived here, else when signs of life stay away."""

@@ -1,9 +1,25 @@
-"""Which further seeds an adaptive study runs: those that decide the most for their time."""
+"""Which further seeds are run: those that decide the most for their time, and those of a search's front."""
 
 import pandas as pd
 
+from search.analysis.dominance import noisy_front
 from search.analysis.effects import effects, planned_looks
 from search.study import AdaptiveSeeds
+
+NEAR = 0.05  # probability of being on the front from which an architecture counts as near it
+
+
+def at_front(seeds: int, frame: pd.DataFrame) -> list[tuple[str, int]]:
+    """Return the next trials of a search whose candidates are all done, as fingerprints and seeds.
+
+    Who is near the front gets another seed, up to so many, lest the front be that of the luckiest draws.
+    """
+    noisy = noisy_front(frame)
+    if noisy is None:
+        return []
+    near = frame[frame["arm"].map(lambda arm: noisy.on_front.get(arm, 0.0)) >= NEAR]
+    last = near.groupby("fingerprint", sort=False)["seed"].max()
+    return [(str(fingerprint), int(seed) + 1) for fingerprint, seed in last.items() if seed + 1 < seeds]
 
 
 def more(seeds: AdaptiveSeeds, frame: pd.DataFrame) -> list[tuple[str, int]]:

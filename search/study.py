@@ -23,18 +23,21 @@ from lightning_modules.data import Data, DataConfig
 from lightning_modules.precision import resolve_device
 from lightning_modules.recipe import Recipe, recipe
 from search.factorial import Factor, Reduction, crossed
+from search.strategy.constraints import MODES, Constraint, parse
+from search.strategy.sampling import SAMPLERS, UNCONDITIONAL, SamplerName
 from search.throughput import Protocol
 from space import Architecture, SearchSpace, paths, preset
-from space.dimensions import Dimension
+from space.dimensions import Choice, Dimension
 from space.errors import InputError, explain, nearest, shown, within
-from space.fields import PositiveInt, Real, Whole
+from space.fields import Flag, PositiveInt, Real, Whole
 from space.presets import native_resolution
 from space.reading import parse_yaml, read_yaml
 
 LIBRARY = Path(studies.__file__).parent
 UNITS = {"s": 1, "m": 60, "h": 3600}
 # What only some kinds heed; for others it must stand as it does where nobody names it.
-HEEDED = {"fraction": "factorial"} | dict.fromkeys(("max_params", "max_macs", "sampler", "trials"), "search")
+OF_SEARCH = ("max_params", "max_macs", "constraints", "sampler", "trials", "start", "pruning", "predictors")
+HEEDED = {"fraction": "factorial"} | dict.fromkeys(OF_SEARCH, "search")
 
 # What files cannot set, and why not; what a study's file, or a scale's, has beside the other fields.
 MADE = {
@@ -110,6 +113,23 @@ class AdaptiveSeeds(BaseModel):
         return self
 
 
+class Pruning(BaseModel):
+    """Which candidates of a search are not trained to the end: search.strategy.ParetoPruner's rungs, and a bound.
+
+    Rungs are the epochs `first`, `first` * `reduction`, and so on. A candidate is not trained at all where an accuracy
+    that is plausible with this `confidence` could not put it on the front. `audit`: the share of those given up that
+    are trained to the end all the same, to see what was missed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first: Whole = Field(1, ge=1, le=100_000)
+    reduction: Whole = Field(3, ge=2, le=100)
+    warm_up: Whole = Field(3, ge=0, le=10_000)
+    confidence: Annotated[Real, Field(gt=0.5, lt=1)] | None = 0.95
+    audit: Real = Field(0.1, ge=0, le=1)
+
+
 def _seeds(value: Any) -> int | AdaptiveSeeds:
     """Read a number or a rule; a union of the two would tell two mistakes where one was made."""
     if isinstance(value, AdaptiveSeeds) or (type(value) is int and 1 <= value <= 10_000):
@@ -133,8 +153,11 @@ class Study(BaseModel):
 
     kind ``ablation`` trains each of `arms` over `seeds` seeds, a number or a rule that adds them where they decide;
     ``factorial`` does so with arms that cross `factors`, all combinations or a `fraction` of them; ``search`` lets
-    `sampler` choose `trials` architectures from `dimensions` around `base`; ``table`` counts and measures its arms and
-    trains nothing.
+    `sampler` choose `trials` architectures from `dimensions` around `base`, after those it is to `start` from (presets,
+    choices, or the arms of a study that are not shown to hurt); ``table`` counts and measures its arms and trains
+    nothing. In a search, `seeds` is how many those near the front get in the end; `constraints` say what is not
+    trained, by metrics known beforehand; `pruning` what is not trained to the end; `predictors` choose which of the
+    sampler's proposals comes next.
     `margin`, in percentage points of accuracy, is the difference that does not matter: arms that differ by less are
     called equivalent. None: none are.
     `paper` names a table of studies/paper/ whose rows the arms' own `paper` fields refer to.
@@ -158,8 +181,12 @@ class Study(BaseModel):
     dimensions: dict[Label, Dimension] = {}
     max_params: PositiveCount | None = None
     max_macs: PositiveCount | None = None
-    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    constraints: dict[str, str] = {}
+    sampler: SamplerName = "tpe"
     trials: PositiveInt = 20
+    start: tuple[str | dict[str, Choice], ...] = ()
+    pruning: Pruning | None = None
+    predictors: Flag = False
     data: DataConfig
     recipe: Recipe
     throughput: Protocol
@@ -179,6 +206,7 @@ class Study(BaseModel):
             if not self.dimensions or self.arms:
                 raise ValueError("kind search needs dimensions and takes no arms")
             self.space.check()
+            self._check_search()
         elif not self.arms or self.dimensions:
             raise ValueError(f"kind {self.kind} needs arms and takes no dimensions")
         elif self.baseline not in self.arms:
@@ -193,6 +221,24 @@ class Study(BaseModel):
             for name in self.arms:
                 self._check_data_fit(f"arms.{name}", self.architecture(name))
         return self
+
+    def _check_search(self) -> None:
+        for constraint in self.limits:
+            mode = MODES.get(constraint.metric, "train")
+            if mode not in self.throughput.modes:
+                raise ValueError(
+                    f"constraints.{constraint.metric}: throughput.modes lacks {mode!r}, so it is not known"
+                )
+        if self.sampler in UNCONDITIONAL and self.space.conditional:
+            guarded = next(name for name, one in self.dimensions.items() if one.when)
+            raise ValueError(
+                f"sampler: {self.sampler} cannot handle dimensions that exist only sometimes, such as {guarded!r}; "
+                f"allowed here: {', '.join(one for one in SAMPLERS if one not in UNCONDITIONAL)}"
+            )
+        if self.pruning is not None and self.pruning.first >= self.recipe.total_epochs:
+            raise ValueError(
+                f"pruning.first: {self.pruning.first} epochs are not fewer than the recipe's {self.recipe.total_epochs}"
+            )
 
     def _check_data_fit(self, where: str, architecture: Architecture) -> None:
         for field in ("in_channels", "num_classes"):
@@ -223,6 +269,12 @@ class Study(BaseModel):
             max_macs=self.max_macs,
             resolution=self.data.resolution,
         )
+
+    @cached_property
+    def limits(self) -> tuple[Constraint, ...]:
+        """The constraints of a search. Raises InputError for one that cannot be read."""
+        with within("constraints"):
+            return tuple(parse(metric, text) for metric, text in self.constraints.items())
 
     @property
     def first_seeds(self) -> int:

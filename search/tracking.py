@@ -130,7 +130,7 @@ class Tracker:
         states = [trial.state for trial in counted(self.study.get_trials(deepcopy=False))]
         counts = [
             RunTag(f"trials {state.name.lower()}", str(states.count(state)))
-            for state in (TrialState.COMPLETE, TrialState.FAIL, TrialState.WAITING)
+            for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.WAITING)
         ]
         self.client.log_batch(self.parent_run_id, tags=counts)
         self.client.set_terminated(self.parent_run_id, "FINISHED")
@@ -216,7 +216,7 @@ class Tracker:
         if attrs.get("architecture"):
             text = yaml.safe_dump(attrs["architecture"], sort_keys=False, default_flow_style=None)
             self.client.log_text(run_id, text, "architecture.yaml")
-        status = "FINISHED" if trial.state is TrialState.COMPLETE else "FAILED"
+        status = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED"}.get(trial.state, "FAILED")
         self.client.set_terminated(run_id, status, end_time=ended)
         return self.client.get_run(run_id)
 
@@ -252,7 +252,7 @@ def _settings(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def _tags(trial: FrozenTrial, definition: Mapping[str, Any]) -> list[RunTag]:
-    attrs = trial.user_attrs
+    attrs, stopped = trial.user_attrs, trial.user_attrs.get("stopped") or {}
     tags = {
         "study": definition.get("name"),
         "scale": definition.get("scale"),
@@ -261,7 +261,8 @@ def _tags(trial: FrozenTrial, definition: Mapping[str, Any]) -> list[RunTag]:
         "baseline": attrs.get("baseline"),
         "fingerprint": attrs.get("fingerprint"),
         "failure": attrs.get("failure"),
-        NOTE: attrs.get("failure"),
+        "stopped": stopped.get("why"),
+        NOTE: attrs.get("failure") or stopped.get("text"),
         **(attrs.get("environment") or {}),
     }
     return [RunTag(key, str(value)) for key, value in tags.items() if value is not None]

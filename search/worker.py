@@ -21,19 +21,22 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from rich.console import Console
 
+from lightning_modules.checkpoint import remove
 from lightning_modules.data import Data
 from lightning_modules.fit import LoaderDied
 from search import cli
 from search import storage as store
 from search.analysis import load
+from search.candidates import Candidates
 from search.defaults import DEFAULT_OUT
 from search.environment import environment
 from search.evaluate import evaluate, values
+from search.gate import Gate, Stopped
 from search.measurements import Measurements, identity, key, short
-from search.plan import Job, defined, enqueue, job, sampler
+from search.plan import Job, defined, enqueue, enqueue_seeds, job
 from search.progress import LineProgress, Watcher
-from search.queue import Queue, SignsOfLife, counted, is_over, own_name
-from search.seeds import more
+from search.queue import Queue, SignsOfLife, counted, first_trials, is_over, own_name
+from search.seeds import at_front, more
 from search.study import Study
 from search.throughput import Candidate, measure, quiet
 from search.throughput.operators import explain
@@ -56,7 +59,7 @@ class Worker:
     """Evaluates the trials of one study in this process, one after another, beside any number of others.
 
     `threads`: how many of the CPU's it trains with; torch's own number where None. `outdated`: how often what is to be
-    measured again was measured when that was asked for, by its key.
+    measured again was measured when that was asked for, by its key. `seed`: a search's sampler's, None for any.
     """
 
     def __init__(
@@ -71,12 +74,15 @@ class Worker:
         watcher: Watcher,
         threads: int | None = None,
         outdated: Mapping[str, int] = MappingProxyType({}),
+        seed: int | None = 0,
     ) -> None:
         self.study, self.opened, self.storage = study, opened, storage
         self.data, self.device, self.workdir, self.watcher = data, device, workdir, watcher
         self.threads, self.outdated = threads, outdated
         self.measurements = Measurements(opened)
         self.queue = Queue(opened, storage, watcher.told)
+        self.gate = Gate(study, opened)
+        self.candidates = Candidates(study, opened, watcher.told, seed=seed) if study.kind == "search" else None
 
     def run(self) -> None:
         """Work until no trial is left, here or elsewhere. On KeyboardInterrupt the trial at hand goes back first."""
@@ -110,19 +116,22 @@ class Worker:
             self._measure_again()
 
     def _claim(self) -> optuna.Trial | None:
-        """Claim a waiting trial, or let the sampler make one while a search wants more."""
-        if (claimed := self.queue.claim()) is not None:
-            return claimed
-        if self.study.kind == "search" and len(counted(self.opened.get_trials(deepcopy=False))) < self.study.trials:
-            return self.queue.ask()
-        return None
+        """Claim a waiting trial, of a search the next candidate where none waits."""
+        while (claimed := self.queue.claim()) is None:
+            if self.candidates is None or not self.candidates.enqueue_next():
+                return None
+        return claimed
 
     def _add_seeds(self) -> bool:
-        """Enqueue what an adaptive study still needs; tell whether that is anything."""
-        if isinstance(self.study.seeds, int) or self.study.kind != "ablation":
+        """Enqueue the seeds that an adaptive study, or the front of a search, still needs; tell whether any."""
+        if self.study.kind == "search":
+            wanted = at_front(self.study.first_seeds, load(self.opened.study_name, storage=self.storage))
+            enqueue_seeds(wanted, self.opened)
+        elif self.study.kind == "ablation" and not isinstance(self.study.seeds, int):
+            wanted = more(self.study.seeds, load(self.opened.study_name, storage=self.storage))
+            enqueue([job(self.study, arm, seed) for arm, seed in wanted], self.opened)
+        else:
             return False
-        wanted = more(self.study.seeds, load(self.opened.study_name, storage=self.storage))
-        enqueue([job(self.study, arm, seed) for arm, seed in wanted], self.opened)
         self.watcher.planned(len(wanted))
         return bool(wanted)
 
@@ -138,15 +147,23 @@ class Worker:
             self.watcher.finished(told)
 
     def _evaluate(self, trial: optuna.Trial, signs: SignsOfLife) -> None:
-        def on_epoch(row: dict[str, float]) -> None:
+        known: dict[str, Any] = {"environment": environment(self.device)}
+
+        def on_epoch(rows: list[dict[str, float]]) -> None:
             if signs.lost.is_set():
                 raise UpdateFinishedTrialError
-            self.watcher.epoch(row)
+            self.watcher.epoch(rows[-1])
+            known["curves"] = rows
+            self.gate.after_epoch(trial, one, rows, throughput)
 
         try:
             one = self._job(trial)
             self.watcher.started(trial.number, f"{one.arm}, seed {one.seed}")
-            throughput = self._throughput(one)
+            began = time.perf_counter()
+            self.gate.before_measuring(trial, one)
+            throughput = known["throughput"] = self._throughput(one)
+            self.gate.before_training(trial, one, throughput, self.device)
+            began = time.perf_counter()
             with quiet.training(self.device, self.watcher.waiting), _threads(self.threads):
                 record = evaluate(
                     one,
@@ -158,17 +175,22 @@ class Worker:
                     on_epoch=on_epoch,
                     checkpoint=self._checkpoint(one),
                 )
-            self._tell(trial, record | {"environment": environment(self.device)}, values(record))
+            self._tell(trial, known | record, TrialState.COMPLETE, values(record))
+        except Stopped as stopped:
+            seconds = time.perf_counter() - began
+            known |= {"stopped": stopped.record(), "seconds": {"train": seconds, "total": seconds}}
+            remove(self._checkpoint(one))
+            self._tell(trial, known, TrialState.PRUNED)
         except LoaderDied as error:
             why = str(error)
             store.patiently(lambda: self.queue.lose(trial, why), self.watcher.told)
         except (UpdateFinishedTrialError, StorageInternalError):
             raise
         except Exception as error:
-            failure = {"failure": _reason(error), "environment": environment(self.device)}
+            failure = {"failure": _reason(error), "environment": known["environment"]}
             if not isinstance(error, InputError):
                 failure["traceback"] = traceback.format_exc(limit=20)
-            self._tell(trial, failure, None)
+            self._tell(trial, failure, TrialState.FAIL)
 
     def _checkpoint(self, one: Job) -> Path:
         """Name the file from which the training goes on after its end: by all that its bits depend on."""
@@ -180,9 +202,10 @@ class Worker:
         }
         return self.workdir / f"{key(about)}.ckpt"
 
-    def _tell(self, trial: optuna.Trial, record: dict[str, Any], scores: list[float] | None) -> None:
+    def _tell(
+        self, trial: optuna.Trial, record: dict[str, Any], state: TrialState, scores: list[float] | None = None
+    ) -> None:
         """Write a trial's record, then its state: whoever sees it finished sees the record whole."""
-        state = TrialState.COMPLETE if scores is not None else TrialState.FAIL
 
         def write() -> None:
             now = self.storage.get_trial(trial._trial_id)
@@ -199,11 +222,12 @@ class Worker:
                 self.study = defined(self.opened)  # it was added since
             return job(self.study, trial.user_attrs["arm"], trial.user_attrs["seed"])
         architecture = self.study.space.suggest(trial)
+        first = first_trials(self.opened.get_trials(deepcopy=False))
         one = Job(
-            arm=f"trial {trial.number}",
+            arm=f"trial {first.get(architecture.fingerprint, trial.number)}",
             factor="",
             baseline=architecture == self.study.base,
-            seed=0,
+            seed=trial.user_attrs.get("seed", 0),
             architecture=architecture,
             resolution=self.study.data.resolution,
             paired_with=self.study.base,
@@ -378,8 +402,6 @@ def join(
     """Return a worker for a study that is in the storage. Raises InputError where it is not."""
     opened = store.find_study(name, storage)
     study = defined(opened)
-    opened.sampler = sampler(study)
-    opened.sampler.reseed_rng()  # workers that share a seed would ask for the same networks
     return Worker(
         study,
         opened,
@@ -390,6 +412,7 @@ def join(
         watcher=watcher,
         threads=threads,
         outdated=outdated,
+        seed=None,  # workers that share one would propose the same networks
     )
 
 

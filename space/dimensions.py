@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Protocol, Self
 
@@ -101,11 +101,20 @@ class SearchSpace(BaseModel):
 
     def suggest(self, trial: Trial) -> Architecture:
         """Let an Optuna trial choose. Raises InputError where the choice cannot be built or breaks a limit."""
+        return self.architecture(self.choose(lambda name, values: trial.suggest_categorical(name, values)))
+
+    def choose(self, pick: Callable[[str, tuple[Choice, ...]], Choice]) -> dict[str, Choice]:
+        """Let `pick`, given a dimension's name and values, choose one for each dimension that exists."""
         chosen: dict[str, Choice] = {}
         for name, dimension in self.dimensions.items():
             if self._exists(dimension, chosen):
-                chosen[name] = trial.suggest_categorical(name, dimension.values)
-        return self.architecture(chosen)
+                chosen[name] = pick(name, dimension.values)
+        return chosen
+
+    @property
+    def conditional(self) -> bool:
+        """Whether some dimension exists only for some values of others."""
+        return any(dimension.when for dimension in self.dimensions.values())
 
     def architecture(self, chosen: Mapping[str, Choice]) -> Architecture:
         """Return the architecture with these values. Raises InputError as `suggest` does."""
@@ -122,7 +131,7 @@ class SearchSpace(BaseModel):
     def enumerate(self) -> Iterator[Architecture]:
         """Yield each architecture of the space once, those that cannot be built or break a limit left out."""
         seen: set[Architecture] = set()
-        for chosen in self._assignments():
+        for chosen in self.assignments():
             try:
                 architecture = self.architecture(chosen)
             except InputError:
@@ -191,7 +200,8 @@ class SearchSpace(BaseModel):
     def _exists(self, dimension: Dimension, chosen: Mapping[str, Choice]) -> bool:
         return all(chosen.get(guard) in values for guard, values in dimension.when.items())
 
-    def _assignments(self) -> Iterator[dict[str, Choice]]:
+    def assignments(self) -> Iterator[dict[str, Choice]]:
+        """Yield every choice of the dimensions, whether or not it can be built."""
         partial: list[dict[str, Choice]] = [{}]
         for name, dimension in self.dimensions.items():
             partial = [
@@ -206,15 +216,11 @@ class SearchSpace(BaseModel):
     def _tries(self) -> Iterator[dict[str, Choice]]:
         """Yield every assignment of a small space, of a large one as many as TRIES, drawn at random."""
         if self.combinations <= TRIES:
-            yield from self._assignments()
+            yield from self.assignments()
             return
         rng = random.Random(0)
         for _ in range(TRIES):
-            chosen: dict[str, Choice] = {}
-            for name, dimension in self.dimensions.items():
-                if self._exists(dimension, chosen):
-                    chosen[name] = rng.choice(dimension.values)
-            yield chosen
+            yield self.choose(lambda name, values: rng.choice(values))
 
     def _check_limits(self, architecture: Architecture) -> None:
         if self.max_params is None and self.max_macs is None:

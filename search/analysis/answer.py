@@ -1,10 +1,12 @@
 """The answer to a study's question, in plain words: what the intervals show, and nothing beyond them."""
 
+import numpy as np
 import pandas as pd
 
 from search.analysis.dominance import dominations, noisy_front
 from search.analysis.effects import effects
 from search.analysis.factorial import is_factorial, steps
+from search.analysis.findings import nearest_feasible, savings
 from search.analysis.fronts import front, scored
 from search.analysis.scores import accuracy_column
 from search.analysis.tables import open_question
@@ -15,9 +17,10 @@ MOST_PAIRS = 4
 
 def answer(frame: pd.DataFrame) -> str:
     """Say in a paragraph what is known of the study's question."""
-    if not (frame["state"] == "COMPLETE").any():
+    searched = frame.attrs["definition"].get("kind") == "search"
+    if not searched and not (frame["state"] == "COMPLETE").any():
         return "No trial is complete yet."
-    if frame.attrs["definition"].get("kind") == "search":
+    if searched:
         return _of_search(frame)
     if accuracy_column(frame) is None:
         return "Counts and measured throughput only: this study trains nothing."
@@ -29,21 +32,58 @@ def answer(frame: pd.DataFrame) -> str:
 
 def _of_search(frame: pd.DataFrame) -> str:
     done, best, noisy = scored(frame), front(frame), noisy_front(frame)
+    if (near := nearest_feasible(frame)) is not None:
+        return f"No candidate keeps the constraints. The nearest is {near['arm']}: {near['stopped_text']}."
     if done.empty:
         return "No trial is complete yet."
     text = (
-        f"{len(best)} of {len(done)} trained architectures are on the front: validation accuracy from "
-        f"{best['accuracy'].min():.1f} to {best['accuracy'].max():.1f} % at "
+        f"{len(best)} of {len(done)} architectures that were trained to the end are on the front: validation accuracy "
+        f"from {best['accuracy'].min():.1f} to {best['accuracy'].max():.1f} % at "
         f"{best['train_ratio'].max():.2f} down to {best['train_ratio'].min():.2f} times the base's training speed. "
+        f"{_choices(best)} "
     )
+    several = done["seeds"].max() > 1
     if noisy is not None:
         sure = [name for name, share in noisy.on_front.items() if share >= LIKELY]
+        of_what = "the noise between seeds, of" if several else "the noise of"
         text += (
-            f"Given the noise of the validation images and of throughput, {', '.join(sure) or 'none'} "
+            f"Given {of_what} the validation images and of throughput, {', '.join(sure) or 'none'} "
             f"{'is' if len(sure) < 2 else 'are'} on it with a probability of {100 * LIKELY:.0f} % or more. "
         )
-    return text + (
-        "Each was trained once, and what another seed would do is not known: neighbours on the front may trade places."
+    if not several:
+        text += (
+            "Each was trained once, and what another seed would do is not known: neighbours on the front may trade "
+            "places. "
+        )
+    return text + _saved(frame)
+
+
+def _choices(best: pd.DataFrame) -> str:
+    """Say which architecture to use where a speed is asked for: the slowest, the base's speed, the fastest half."""
+    fastest = float(best["train_ratio"].max())
+    speeds = sorted({1.0, round(fastest, 1) - 0.5 if fastest > 1.6 else 1.0, 0.75})
+    told = []
+    for speed in speeds:
+        fast = best[best["train_ratio"] >= speed]
+        if len(fast):
+            chosen = fast.iloc[int(np.argmax(fast["accuracy"].to_numpy(dtype=float)))]
+            told.append(f"{chosen['arm']} ({chosen['accuracy']:.1f} %) from {speed:g} times on")
+    return f"To be used: {', '.join(told)}." if told else ""
+
+
+def _saved(frame: pd.DataFrame) -> str:
+    found = savings(frame)
+    if found is None:
+        return ""
+    given_up = ", ".join(f"{count} {why}" for why, count in found.given_up.items()) or "none"
+    text = f"Not trained, or not to the end: {given_up}; that saved {found.share:.0%} of the training. "
+    if not found.audited:
+        return f"{text}None of those to be given up was trained on, so what was missed is not known."
+    return (
+        f"{text}Of {found.audited} to be given up that were trained on, {found.missed} "
+        f"{'is' if found.missed == 1 else 'are'} on the front "
+        f"(a share of {found.missed_low:.0%} to {found.missed_high:.0%} of all such, 95 % interval); without them the "
+        f"front's hypervolume would be {found.regret:.2%} less."
     )
 
 

@@ -37,10 +37,20 @@ class NoisyFront:
 
     def hypervolume(self) -> tuple[float, float, float]:
         """Return the area that the front dominates, in points times ratio: the median and a 95 % interval."""
+        low, mid, high = np.quantile(self.hypervolumes(), (ALPHA / 2, 0.5, 1 - ALPHA / 2))
+        return float(mid), float(low), float(high)
+
+    def hypervolumes(self) -> Array:
+        """Return that area in each draw."""
         _, speed, best = self._fastest_first()
         steps = speed - np.concatenate([speed[:, 1:], np.zeros((len(speed), 1))], axis=1)
-        low, mid, high = np.quantile((steps * np.fmax(best, 0)).sum(1), (ALPHA / 2, 0.5, 1 - ALPHA / 2))
-        return float(mid), float(low), float(high)
+        areas: Array = (steps * np.fmax(best, 0)).sum(1)
+        return areas
+
+    def only(self, kept: NDArray[np.bool_]) -> "NoisyFront":
+        """Return the same draws of some of the arms."""
+        arms = tuple(arm for arm, keep in zip(self.arms, kept, strict=True) if keep)
+        return NoisyFront(arms, self.accuracy[:, kept], self.speed[:, kept])
 
     def band(self, speeds: Array) -> tuple[Array, Array]:
         """Return, for each speed, the ends of a 95 % interval of the best accuracy at that speed or more.
@@ -67,8 +77,9 @@ def noisy_front(frame: pd.DataFrame) -> NoisyFront | None:
 
     Of an ablation: the noise between seeds and that of the test images, jointly for all arms, so that each
     difference between two arms has Student's t with its own paired variance; arms of fewer than two seeds are
-    left out. Of a search, whose architectures are trained once: the noise of the validation images alone. Throughput:
-    normal on the logarithmic scale, as wide as its interval.
+    left out. Of a search: the noise of the validation images, and that between seeds, as far as some architectures have
+    several: their variances pooled, taken to be that of all. Throughput: normal on the logarithmic scale, as wide as
+    its interval.
     """
     rng = np.random.default_rng(0)
     if frame.attrs["definition"].get("kind") == "search":
@@ -80,7 +91,7 @@ def noisy_front(frame: pd.DataFrame) -> NoisyFront | None:
         # Agresti and Coull's shrinkage: a network that got all images right is not known to be perfect.
         near = (share * images + 2) / (images + 4)
         error = POINTS * np.sqrt(near * (1 - near) / images)
-        accuracy = POINTS * share + error * rng.standard_normal((DRAWS, len(done)))
+        accuracy = POINTS * share + error * rng.standard_normal((DRAWS, len(done))) + _seed_noise(done, rng)
         return NoisyFront(tuple(done["arm"]), accuracy, _speeds(done, rng))
     if accuracy_column(frame) is None:
         return None
@@ -117,6 +128,19 @@ def dominations(frame: pd.DataFrame) -> pd.DataFrame:
     corrected = holm([p for *_, p in rows])
     found_rows = [(better, worse, p) for (better, worse, _), p in zip(rows, corrected, strict=True) if p < ALPHA]
     return pd.DataFrame(found_rows, columns=columns)
+
+
+def _seed_noise(done: pd.DataFrame, rng: np.random.Generator) -> Array:
+    """Draw what other seeds would have made of the mean accuracies of a search; nought where none has two."""
+    seeds = done["seeds"].to_numpy(dtype=float)
+    df = float((seeds - 1).sum())
+    if df == 0:
+        return np.zeros((DRAWS, len(done)))
+    pooled = float(((seeds - 1) * done["seed_variance"].fillna(0)).sum() / df)
+    # One draw of the variance for all, as it is one for all.
+    spread = np.sqrt(pooled * df / stats.chi2.ppf(rng.random((DRAWS, 1)), df))
+    noise: Array = spread / np.sqrt(seeds) * rng.standard_normal((DRAWS, len(done)))
+    return noise
 
 
 def _accuracies(scores: Scores, arms: tuple[str, ...], rng: np.random.Generator) -> Array:

@@ -14,8 +14,9 @@ from matplotlib.ticker import MaxNLocator
 from search.analysis.dominance import noisy_front
 from search.analysis.effects import effects
 from search.analysis.factorial import is_factorial, levels, steps
-from search.analysis.fronts import front, hypervolume_over_trials, importances, non_dominated, scored
+from search.analysis.fronts import front, hypervolume_over_trials, importances, scored
 from search.analysis.scores import accuracy_column
+from search.strategy.ranking import non_dominated
 
 INK, GREY = "#222222", "#888888"
 STYLE: dict[Any, Any] = {
@@ -40,6 +41,7 @@ def all_figures(frame: pd.DataFrame) -> dict[str, Figure]:
         "throughput": None if search else throughput,
         "learning_curves": learning_curves,
         "hypervolume": hypervolume_figure if search else None,
+        "levels": levels_figure if search else None,
         "importances": importances_figure if search else None,
     }
     with mpl.rc_context(STYLE):
@@ -204,8 +206,8 @@ def throughput(frame: pd.DataFrame) -> Figure | None:
 def learning_curves(frame: pd.DataFrame) -> Figure | None:
     """Validation accuracy over epochs: mean and range over seeds an arm, or a line a trial of a search."""
     rows = [
-        {"arm": row["arm"], **point}
-        for _, row in frame[frame["state"] == "COMPLETE"].iterrows()
+        {"arm": row["arm"], "seed": row["seed"], **point}
+        for _, row in frame[frame["state"].isin(["COMPLETE", "PRUNED"])].iterrows()
         for point in row["curves"]
     ]
     if not rows:
@@ -214,11 +216,11 @@ def learning_curves(frame: pd.DataFrame) -> Figure | None:
     figure, axes = new_axes(6.6, 3.8)
     if frame.attrs["definition"].get("kind") == "search":
         chosen = set(front(frame)["arm"])
-        for arm, curve in curves.groupby("arm", sort=False):
+        for (arm, _), curve in curves.groupby(["arm", "seed"], sort=False):
             on = arm in chosen
             colour, alpha = (sns.color_palette("colorblind")[3], 0.9) if on else (GREY, 0.35)
             axes.plot(curve["epoch"], curve["val_accuracy"], color=colour, alpha=alpha, lw=1.4 if on else 0.8)
-        axes.set_title("every trial; those on the front in colour", loc="left")
+        axes.set_title("every trial, as far as it was trained; those on the front in colour", loc="left")
     else:
         arms = list(dict.fromkeys(curves["arm"]))
         palette = sns.color_palette("colorblind", min(10, len(arms)))
@@ -281,6 +283,40 @@ def hypervolume_figure(frame: pd.DataFrame) -> Figure | None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color=GREY, alpha=0.2, lw=0.6)
     return figure
+
+
+def levels_figure(frame: pd.DataFrame) -> Figure | None:
+    """How the front moves along each dimension: the front of each value by itself, over the whole one."""
+    done = scored(frame)
+    names = [str(name) for name in frame.columns if str(name).startswith("param.")]
+    names = [name for name in names if done[name].nunique() > 1]
+    if not names:
+        return None
+    columns = min(2, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(6.6, 0.4 + 2.5 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes, name in zip(panels, names, strict=False):
+        _step(axes, front(frame), color=GREY, lw=4, alpha=0.35)
+        values = sorted(done[name].dropna().unique())
+        for colour, value in zip(sns.color_palette("viridis", len(values)), values, strict=True):
+            own = done[done[name] == value]
+            best = own[non_dominated(own[["accuracy", "train_ratio"]].to_numpy(dtype=float))]
+            label = f"{value:g}" if isinstance(value, int | float) else str(value)
+            _step(axes, best.sort_values("train_ratio"), color=colour, lw=1.4, marker="o", ms=3, label=label)
+        axes.set_title(name.removeprefix("param."), loc="left")
+        axes.legend(frameon=False, fontsize=7)
+        axes.grid(color=GREY, alpha=0.2, lw=0.6)
+    for axes in panels[len(names) :]:
+        axes.set_visible(False)
+    figure.supxlabel("training throughput over the base's", fontsize=9)
+    figure.supylabel("validation accuracy, %", fontsize=9)
+    return figure
+
+
+def _step(axes: Axes, best: pd.DataFrame, **line: Any) -> None:
+    ordered = best.sort_values("train_ratio")
+    axes.plot(ordered["train_ratio"], ordered["accuracy"], drawstyle="steps-pre", **line)
 
 
 def importances_figure(frame: pd.DataFrame) -> Figure | None:

@@ -3,52 +3,37 @@
 import numpy as np
 import optuna
 import pandas as pd
-from numpy.typing import NDArray
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-Points = NDArray[np.float64]  # (n, 2), both maximised
-
-
-def non_dominated(points: Points) -> NDArray[np.bool_]:
-    """Return which points no other point equals or exceeds in both coordinates and exceeds in one."""
-    order = np.lexsort((-points[:, 1], -points[:, 0]))
-    x, y = points[order].T
-    # Within one x the highest y comes first; a point must exceed all y of greater x, and equal its own x's highest.
-    group = np.cumsum(np.r_[True, x[1:] != x[:-1]][: len(x)]) - 1
-    heads = np.flatnonzero(np.r_[True, x[1:] != x[:-1]][: len(x)])
-    before = np.r_[-np.inf, np.maximum.accumulate(y[heads])][group]
-    found = np.empty(len(points), dtype=bool)
-    found[order] = (y > before) & (y == y[heads][group])
-    return found
-
-
-def hypervolume(points: Points, reference: tuple[float, float] = (0.0, 0.0)) -> float:
-    """Return the area between `reference` and the front of `points`, both coordinates maximised.
-
-    Points that do not exceed the reference in both coordinates add nothing.
-    """
-    inside = points[(points > np.asarray(reference)).all(1)]
-    area, height = 0.0, reference[1]
-    for x, y in inside[np.lexsort((-inside[:, 1], -inside[:, 0]))]:
-        if y > height:
-            area += (x - reference[0]) * (y - height)
-            height = y
-    return area
+from search.strategy.ranking import hypervolume, non_dominated
 
 
 def scored(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the complete, trained rows and whether each is ``on_front``.
+    """Return the architectures trained to the end that keep the constraints, and whether each is ``on_front``.
 
-    ``accuracy`` is the validation's: architectures are chosen by it, and the test accuracy is only reported.
+    ``accuracy`` is the validation's, the mean over the ``seeds`` it has: architectures are chosen by it, and the test
+    accuracy is only reported. ``first_accuracy`` is that of its first seed, ``first_front`` whether it was on the front
+    by that. ``seed_variance`` is NaN for one seed.
     Speed is the ratio to the base, measured within rounds: images/s drift with the machine from trial to trial.
     """
-    done = frame[(frame["state"] == "COMPLETE") & frame["val_accuracy"].notna() & frame["train_ratio"].notna()].copy()
-    done["accuracy"] = done["val_accuracy"].astype(float)
-    done["train_ratio"] = done["train_ratio"].astype(float)
-    points = done[["accuracy", "train_ratio"]].to_numpy(dtype=float)
-    done["on_front"] = non_dominated(points)
-    return done
+    done = frame[(frame["state"] == "COMPLETE") & frame["val_accuracy"].notna() & frame["train_ratio"].notna()]
+    done = done[done["violation"] <= 0]
+    accuracy = done["val_accuracy"].astype(float)
+    by_arm = accuracy.groupby(done["arm"], sort=False)
+    rows = done.sort_values(["number"]).drop_duplicates("arm").set_index("arm", drop=False)
+    test = pd.to_numeric(done["test_accuracy"]).groupby(done["arm"]).mean()
+    rows = rows.assign(
+        accuracy=by_arm.mean(),
+        first_accuracy=rows["val_accuracy"].astype(float),
+        seeds=by_arm.size(),
+        seed_variance=by_arm.var(),
+        test_accuracy=test,
+        train_ratio=rows["train_ratio"].astype(float),
+    ).reset_index(drop=True)
+    for name, column in (("on_front", "accuracy"), ("first_front", "first_accuracy")):
+        rows[name] = non_dominated(rows[[column, "train_ratio"]].to_numpy(dtype=float))
+    return rows
 
 
 def front(frame: pd.DataFrame) -> pd.DataFrame:

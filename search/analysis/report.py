@@ -20,9 +20,20 @@ from search.analysis.answer import answer
 from search.analysis.dominance import dominations, noisy_front
 from search.analysis.factorial import is_factorial
 from search.analysis.figures import all_figures
+from search.analysis.findings import prediction_quality
 from search.analysis.records import flat
 from search.analysis.scores import accuracy_column
-from search.analysis.tables import DISTURBED, main_table, markdown, paper_table, steps_table, variance_table
+from search.analysis.tables import (
+    DISTURBED,
+    dimensions_table,
+    main_table,
+    markdown,
+    paper_table,
+    replication_table,
+    steps_table,
+    variance_table,
+)
+from search.strategy.predictors import POOR
 
 NEW = "unfinished"  # the folder in which a report is written
 TITLES = {
@@ -52,6 +63,10 @@ TITLES = {
         "A network's time is its MACs over the machine's peak, over its efficiency (after Lavin, arXiv 2404.03617). "
         "The peak is the fastest matrix product measured here.",
     ),
+    "levels": (
+        "What the front is made of",
+        "A line a value: the front of the architectures that have it; grey: the whole front. Trained to the end only.",
+    ),
     "importances": ("What mattered", "Shares come from a model fitted to few trials: read them as an order."),
 }
 
@@ -75,6 +90,8 @@ def write_report(frame: pd.DataFrame, out: Path, *, command: str, live: bool = F
         "result": main_table(frame),
         "steps": steps_table(frame),
         "variance": variance_table(frame),
+        "replication": replication_table(frame),
+        "dimensions": dimensions_table(frame),
         "paper": paper_table(frame),
         "operators": operators,
     }
@@ -150,6 +167,10 @@ def _page(
         paper_source=published.get("source", ""),
         paper_machine=published.get("machine", ""),
         machine=machine,
+        poor=POOR,
+        expectations=[
+            f"{name}: {rho:+.2f} over {count} candidates" for name, (rho, count) in prediction_quality(frame).items()
+        ],
         failures=[
             f"{row['arm']}, seed {row['seed']}: {row['failure']}"
             for _, row in frame[frame["state"] == "FAIL"].iterrows()

@@ -10,6 +10,7 @@ from scipy import stats
 from search.analysis.dominance import noisy_front
 from search.analysis.effects import effects
 from search.analysis.factorial import anova, is_factorial, levels, steps
+from search.analysis.findings import by_dimension, replication
 from search.analysis.fronts import front
 from search.analysis.inference import Difference
 from search.analysis.records import NESTED
@@ -162,12 +163,13 @@ def _front_table(frame: pd.DataFrame) -> pd.DataFrame:
     noisy = noisy_front(frame)
     chances = noisy.on_front if noisy is not None else {}
     for _, row in front(frame).iterrows():
-        cells = {"trial": str(row["number"])}
+        cells = {"architecture": row["arm"]}
         for name in frame.columns:
             if name.startswith("param."):
-                cells[name.removeprefix("param.")] = f"{row[name]:g}" if _is_number(row[name]) else str(row[name])
+                cells[name.removeprefix("param.")] = _short(row[name])
         cells |= {
-            "val accuracy %": number(row["val_accuracy"]),
+            "val accuracy %": number(row["accuracy"]),
+            "seeds": str(row["seeds"]),
             "test accuracy %": number(row["test_accuracy"]),
             "train images/s": number(row["train_throughput"], _speed_digits(frame)),
             "train ratio, 95 % CI": ratio(row, "train"),
@@ -175,6 +177,52 @@ def _front_table(frame: pd.DataFrame) -> pd.DataFrame:
         }
         rows.append(cells | _counts(row))
     return pd.DataFrame(rows)
+
+
+def replication_table(frame: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the front before and after further seeds as text, or None where there are none."""
+    found = replication(frame) if _kind(frame) == "search" else None
+    if found is None:
+        return None
+    rows = [
+        {
+            "architecture": row.arm,
+            "train ratio": number(row.train_ratio, 3),
+            "val accuracy %, first seed": number(row.first),
+            "mean over seeds": number(row.mean),
+            "seeds": str(row.seeds),
+            "on the front by the first": "yes" if row.before else "no",
+            "by all": "yes" if row.after else "no",
+        }
+        for row in found.itertuples()
+    ]
+    return pd.DataFrame(rows)
+
+
+def dimensions_table(frame: pd.DataFrame) -> pd.DataFrame | None:
+    """Return how much of the front each value of each dimension reaches by itself, as text."""
+    found = by_dimension(frame) if _kind(frame) == "search" else pd.DataFrame()
+    if found.empty:
+        return None
+    rows = [
+        {
+            "dimension": row["dimension"],
+            "value": _short(row["value"]),
+            "trained to the end": str(row["tried"]),
+            "share of the front, %, 95 % CI": _percent(row),
+        }
+        for _, row in found.iterrows()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _percent(row: pd.Series) -> str:
+    mid, low, high = (100 * row[f"share{end}"] for end in ("", "_low", "_high"))
+    return spread(mid, low, high, 1)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if _is_number(value) else str(value)
 
 
 def _is_number(value: Any) -> bool:

@@ -27,11 +27,11 @@ from search.analysis import (
     paper_table,
     write_report,
 )
-from search.analysis.fronts import non_dominated
 from search.analysis.inference import Difference
 from search.analysis.scores import Scores
 from search.analysis.tables import agreement, markdown, summary
 from search.predictions import pack, unpack
+from search.strategy.ranking import non_dominated
 
 ACCURACY = {"base": [90.0, 92.0, 91.0], "small": [80.0, 85.0, 83.0], "same": [90.5, 91.5, 91.2]}
 SPEED = {"base": 1000.0, "small": 1500.0, "same": 900.0}

@@ -11,9 +11,9 @@ from trial_records import make, record
 
 from search.analysis import answer, load, main_table
 from search.analysis.dominance import NoisyFront, dominations, noisy_front
-from search.analysis.fronts import hypervolume, non_dominated
 from search.analysis.scores import Scores
 from search.predictions import pack
+from search.strategy.ranking import hypervolume, non_dominated
 
 
 def study(path: Path, arms: dict[str, tuple[list[float], float]], **rest: Any) -> pd.DataFrame:

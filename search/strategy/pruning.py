@@ -1,0 +1,76 @@
+"""Asynchronous successive halving for studies with several objectives, which Optuna's own pruners refuse."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from search.strategy.ranking import Points, rank
+
+RUNG = "rung:"  # begins the names of the user attributes that hold what trials reached
+
+
+class ParetoPruner:
+    """Tells which trials to give up: at each rung all but the best 1 / `reduction` of those that came that far.
+
+    Rungs are the steps `first`, `first` * `reduction`, `first` * `reduction`², ...; what trials reached there is kept
+    in the study's own storage, so that any number of workers share it. The best are found by non-dominated sorting,
+    ties broken so that the front stays spread: MO-ASHA (Schmucker et al. 2021, arXiv 2106.12639) in its stopping
+    variant, in which nobody waits. The first `warm_up` trials at a rung go on in any case.
+
+    It needs nothing of the workbench but Optuna, in any storage, and is asked in the place of ``trial.should_prune``,
+    which refuses several objectives (https://github.com/optuna/optuna/issues/3450)::
+
+        pruner = ParetoPruner(first=1, reduction=3)
+
+        def objective(trial):
+            ...
+            for epoch in range(1, 28):
+                accuracy = train_an_epoch(network)
+                if pruner.report(trial, epoch, [accuracy, throughput]):
+                    raise optuna.TrialPruned
+            return accuracy, throughput
+
+    Raises ValueError for arguments that make no rungs.
+    """
+
+    def __init__(self, *, first: int = 1, reduction: int = 3, warm_up: int = 3) -> None:
+        if first < 1 or reduction < 2 or warm_up < 0:
+            raise ValueError("first is 1 or more, reduction 2 or more, and warm_up not negative")
+        self.first, self.reduction, self.warm_up = first, reduction, warm_up
+
+    def is_rung(self, step: int) -> bool:
+        """Say whether trials are compared after this step."""
+        rung = self.first
+        while rung < step:
+            rung *= self.reduction
+        return rung == step
+
+    def report(self, trial: optuna.Trial, step: int, values: Sequence[float]) -> bool:
+        """Record what a trial reached after a step, one value an objective; say whether it should be given up.
+
+        Raises ValueError for values that are not one finite number an objective.
+        """
+        directions = trial.study.directions
+        if len(values) != len(directions) or not all(map(np.isfinite, values)):
+            raise ValueError(f"one finite value for each of {len(directions)} objectives, got {list(values)}")
+        if not self.is_rung(step):
+            return False
+        name = f"{RUNG}{step}"
+        trial.set_user_attr(name, [float(value) for value in values])
+        # A trial that failed says nothing of its architecture, and may have been tried again.
+        others = [
+            one.user_attrs[name]
+            for one in trial.study.get_trials(deepcopy=False)
+            if name in one.user_attrs and one.state is not TrialState.FAIL and one.number != trial.number
+        ]
+        signs = [1.0 if direction is StudyDirection.MAXIMIZE else -1.0 for direction in directions]
+        return self.stops(np.array([values, *others]) * signs)
+
+    def stops(self, reached: Points) -> bool:
+        """Say whether the first of the points at a rung, all objectives maximised, is to be given up."""
+        if len(reached) <= self.warm_up:
+            return False
+        return rank(reached, 0) >= max(1, len(reached) // self.reduction)

@@ -1,0 +1,95 @@
+"""Points with several objectives, all maximised: their fronts, what these dominate, and an order that spreads."""
+
+from bisect import bisect_right
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.float64]  # (points, objectives)
+
+
+def non_dominated(points: Points) -> NDArray[np.bool_]:
+    """Return which of points (n, 2) no other point equals or exceeds in both coordinates and exceeds in one."""
+    order = np.lexsort((-points[:, 1], -points[:, 0]))
+    x, y = points[order].T
+    # Within one x the highest y comes first; a point must exceed all y of greater x, and equal its own x's highest.
+    group = np.cumsum(np.r_[True, x[1:] != x[:-1]][: len(x)]) - 1
+    heads = np.flatnonzero(np.r_[True, x[1:] != x[:-1]][: len(x)])
+    before = np.r_[-np.inf, np.maximum.accumulate(y[heads])][group]
+    found = np.empty(len(points), dtype=bool)
+    found[order] = (y > before) & (y == y[heads][group])
+    return found
+
+
+def hypervolume(points: Points, reference: tuple[float, float] = (0.0, 0.0)) -> float:
+    """Return the area between `reference` and the front of `points` (n, 2).
+
+    Points that do not exceed the reference in both coordinates add nothing.
+    """
+    inside = points[(points > np.asarray(reference)).all(1)]
+    area, height = 0.0, reference[1]
+    for x, y in inside[np.lexsort((-inside[:, 1], -inside[:, 0]))]:
+        if y > height:
+            area += (x - reference[0]) * (y - height)
+            height = y
+    return area
+
+
+def fronts(points: Points) -> NDArray[np.int_]:
+    """Return the front that each point is on: 0 where none dominates it, 1 where only those of front 0 do, and so on.
+
+    Non-dominated sorting (Deb et al. 2002, NSGA-II); equal points are on the same front.
+    """
+    different, back = np.unique(points, axis=0, return_inverse=True)
+    sort = _fronts_of_two if different.shape[1] == 2 else _peeled
+    return sort(different)[back.reshape(-1)]
+
+
+def _fronts_of_two(points: Points) -> NDArray[np.int_]:
+    """Sort points that differ and come in ascending order, in O(n log n)."""
+    found = np.empty(len(points), dtype=int)
+    highest: list[float] = []  # on each front so far, the second coordinate's greatest value, negated to ascend
+    for index in reversed(range(len(points))):
+        # All before have a first coordinate at least as great, so who has the second one, too, dominates.
+        second = -float(points[index, 1])
+        front = bisect_right(highest, second)
+        found[index] = front
+        highest[front : front + 1] = [second]
+    return found
+
+
+def _peeled(points: Points) -> NDArray[np.int_]:
+    found = np.full(len(points), -1)
+    front = 0
+    while (left := np.flatnonzero(found < 0)).size:
+        rest = points[left]
+        beaten = [bool(((rest >= one).all(1) & (rest > one).any(1)).any()) for one in rest]
+        found[left[~np.array(beaten)]] = front
+        front += 1
+    return found
+
+
+def spread_order(points: Points) -> NDArray[np.int_]:
+    """Return the indices of points in the order of an epsilon-net: each next one is the farthest from those before.
+
+    The first is the one that is best in the first objective. Objectives are scaled to their range (Schmucker et al.
+    2021, arXiv 2106.12639, section 3).
+    """
+    span = np.ptp(points, axis=0)
+    scaled = (points - points.min(0)) / np.where(span > 0, span, 1.0)
+    order = [int(np.argmax(points[:, 0]))]
+    distance = np.full(len(points), np.inf)
+    while len(order) < len(points):
+        distance = np.minimum(distance, np.linalg.norm(scaled - scaled[order[-1]], axis=1))
+        distance[order[-1]] = -np.inf
+        order.append(int(np.argmax(distance)))
+    return np.array(order)
+
+
+def rank(points: Points, index: int) -> int:
+    """Return how many points come before that of an index: those of earlier fronts, then of its own in spread order."""
+    front = fronts(points)
+    before = int((front < front[index]).sum())
+    own = np.unique(points[front == front[index]], axis=0)
+    place = int(np.flatnonzero((own == points[index]).all(1))[0])
+    return before + int(np.flatnonzero(spread_order(own) == place)[0])

@@ -1,0 +1,48 @@
+"""Fronts and their order, against their definitions."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from search.strategy.ranking import Points, fronts, rank, spread_order
+
+points = st.integers(2, 3).flatmap(
+    lambda objectives: arrays(
+        float, st.tuples(st.integers(1, 25), st.just(objectives)), elements=st.integers(0, 6).map(float)
+    )
+)
+
+
+def dominates(one: Points, other: Points) -> bool:
+    return bool((one >= other).all() and (one > other).any())
+
+
+@given(points)
+def test_a_point_is_on_the_front_after_the_last_that_dominates_it(given_points: Points) -> None:
+    found = fronts(given_points)
+    for index, point in enumerate(given_points):
+        before = [found[other] for other, one in enumerate(given_points) if dominates(one, point)]
+        assert found[index] == max(before, default=-1) + 1
+
+
+@given(points)
+def test_spread_order_takes_the_farthest_next(given_points: Points) -> None:
+    different = np.unique(given_points, axis=0)
+    order = spread_order(different)
+    assert sorted(order) == list(range(len(different)))
+    assert different[order[0], 0] == different[:, 0].max()
+    span = np.ptp(different, axis=0)
+    scaled = (different - different.min(0)) / np.where(span > 0, span, 1)
+    for place in range(1, len(order)):
+        gaps = np.linalg.norm(scaled[:, None] - scaled[order[:place]], axis=2).min(1)
+        assert gaps[order[place]] >= gaps.max() - 1e-12
+
+
+@given(points)
+def test_who_dominates_comes_before(given_points: Points) -> None:
+    ranks = [rank(given_points, index) for index in range(len(given_points))]
+    for index, point in enumerate(given_points):
+        for other, one in enumerate(given_points):
+            if dominates(one, point):
+                assert ranks[other] < ranks[index]
