@@ -86,8 +86,8 @@ def replay(table: Table, strategy: Strategy, seed: int, budget: int, **pruning: 
     total = study.recipe.total_epochs
     while spent < budget and candidates.enqueue_next():
         trial = opened.ask()
-        index = table.index(trial.system_attrs["fixed_params"])
         architecture = study.space.suggest(trial)
+        index = table.index(trial.params)
         job = Job(
             f"trial {trial.number}", "", architecture == study.base, 0, architecture, study.data.resolution, study.base
         )

@@ -20,7 +20,7 @@ from space.dimensions import Choice
 from space.errors import InputError
 
 POOL = 8  # proposals among which predictors choose the next
-TRIES = 200  # proposals after which a sampler that only repeats itself is taken not to know more
+TRIES = 20  # proposals after which a sampler that only repeats itself is taken not to know more
 
 
 class Proposal(NamedTuple):
@@ -71,9 +71,12 @@ class Candidates:
         return True
 
     def _fill_pool(self, known: dict[str, FrozenTrial], used: set[Hashable]) -> None:
-        """Let the sampler propose as many as are compared with each other, none of them known or twice."""
+        """Let the sampler propose as many as are compared with each other, none of them known or twice.
+
+        Repetitions stay open meanwhile, which drives samplers that heed open candidates away from them.
+        """
         self._pool = [one for one in self._pool if (one.architecture.fingerprint, one.seed) not in used]
-        wanted = POOL if self.study.predictors else 1
+        wanted, dropped = POOL if self.study.predictors else 1, []
         for _ in range(TRIES):
             if len(self._pool) >= wanted or (proposal := self.view.propose()) is None:
                 break
@@ -81,7 +84,7 @@ class Candidates:
             try:
                 architecture = self.study.space.architecture(chosen)
             except InputError:
-                self.view.end(number, None)
+                dropped.append(number)
                 continue
             fingerprint, seed = architecture.fingerprint, 0
             if (first := known.get(fingerprint)) is not None and first.state is TrialState.COMPLETE:
@@ -89,9 +92,11 @@ class Candidates:
                 seed = next(one for one in range(self.study.first_seeds + 1) if (fingerprint, one) not in used)
             pooled = {(one.architecture.fingerprint, one.seed) for one in self._pool}
             if (fingerprint, seed) in used | pooled or seed >= self.study.first_seeds:
-                self.view.end(number, None)
+                dropped.append(number)
                 continue
             self._pool.append(Proposal(chosen, architecture, seed, number))
+        for number in dropped:
+            self.view.end(number, None)
         if not self._pool and (new := self._anything_new(known)) is not None:
             self._pool.append(new)
 

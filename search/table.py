@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from search import cli
 from search import storage as store
 from search.analysis import load
+from search.factorial import Factor, crossed
 from search.study import Study
-from space import SearchSpace
+from space import Architecture, SearchSpace
 from space.dimensions import Choice, Dimension
 from space.errors import InputError, first_line
 
@@ -89,7 +90,8 @@ def rows(frame: pd.DataFrame) -> pd.DataFrame:
             for _, row in done[done["seed"].isin(whole)].iterrows()
         ]
     )
-    made.attrs = {"study": name, "definition": definition, "commit": sorted(set(done["git_commit"].dropna()))}
+    kept = {field: value for field, value in definition.items() if field not in ("arms", "paper")}
+    made.attrs = {"study": name, "definition": kept, "commit": sorted(set(done["git_commit"].dropna()))}
     return made
 
 
@@ -104,7 +106,9 @@ def read(path: Path) -> Table:
         definition = frame.attrs["definition"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: holds no table: {first_line(error)}") from error
-    study = Study.parse(definition | {"paper": None}, str(path))
+    base = Architecture.parse(definition["base"], f"{path}: base")
+    grid = {name: Factor.model_validate(one) for name, one in definition["factors"].items()}
+    study = Study.parse(definition | {"arms": crossed(base, grid, 1)}, str(path))
     factors, seeds = list(study.factors), frame["seed"].nunique()
     ordered = frame.sort_values([*factors, "seed"])
     first = ordered.iloc[::seeds]
