@@ -1,6 +1,6 @@
 """A search's candidates: which one comes next, and what its sampler is shown of those that there are."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import asdict
 from statistics import median
 from typing import NamedTuple
@@ -47,7 +47,6 @@ class Candidates:
         self._shown: dict[int, int] = {}  # trials, and the numbers of the view
         self._proposed: dict[Hashable, int] = {}
         self._ended: set[int] = set()
-        self._pool: list[Proposal] = []
         self._knowledge: Knowledge | None = None
         self._pixels = study.data.resolution
 
@@ -58,49 +57,56 @@ class Candidates:
         known = {trial.user_attrs["fingerprint"]: trial for trial in reversed(trials)}
         if len(known) >= self.study.trials:
             return False
-        self._fill_pool(known, {job_key(trial) for trial in trials})
-        if not self._pool:
+        pool = self._proposals(known, {job_key(trial) for trial in trials})
+        if not pool:
             self.tell(f"no candidate is left: {len(known)} of the {self.study.trials} that were asked for")
             return False
-        index, expected = self._best_of_pool(trials)
-        chosen, architecture, seed, number = self._pool.pop(index)
-        if number is not None:
-            self._proposed[architecture.fingerprint, seed] = number
-        attrs = {"fingerprint": architecture.fingerprint, "seed": seed}
-        self.opened.enqueue_trial(chosen, user_attrs=attrs | ({"expected": expected} if expected else {}))
+        index, expected = self._best(pool, trials)
+        chosen = pool.pop(index)
+        if chosen.number is not None:
+            self._proposed[chosen.architecture.fingerprint, chosen.seed] = chosen.number
+        self._put_back(one.number for one in pool)
+        attrs = {"fingerprint": chosen.architecture.fingerprint, "seed": chosen.seed}
+        self.opened.enqueue_trial(chosen.chosen, user_attrs=attrs | ({"expected": expected} if expected else {}))
         return True
 
-    def _fill_pool(self, known: dict[str, FrozenTrial], used: set[Hashable]) -> None:
+    def _proposals(self, known: dict[str, FrozenTrial], used: set[Hashable]) -> list[Proposal]:
         """Let the sampler propose as many as are compared with each other, none of them known or twice.
 
         Repetitions stay open meanwhile, which drives samplers that heed open candidates away from them.
         """
-        self._pool = [one for one in self._pool if (one.architecture.fingerprint, one.seed) not in used]
-        wanted, dropped = POOL if self.study.predictors else 1, []
+        pool: list[Proposal] = []
+        repeated: list[int] = []
         for _ in range(TRIES):
-            if len(self._pool) >= wanted or (proposal := self.view.propose()) is None:
+            if len(pool) >= (POOL if self.study.predictors else 1) or (proposal := self.view.propose()) is None:
                 break
             number, chosen = proposal
             try:
                 architecture = self.study.space.architecture(chosen)
             except InputError:
-                dropped.append(number)
+                repeated.append(number)
                 continue
             fingerprint, seed = architecture.fingerprint, 0
             if (first := known.get(fingerprint)) is not None and first.state is TrialState.COMPLETE:
                 # The same again becomes a further seed of what was trained to the end.
                 seed = next(one for one in range(self.study.first_seeds + 1) if (fingerprint, one) not in used)
-            pooled = {(one.architecture.fingerprint, one.seed) for one in self._pool}
+            pooled = {(one.architecture.fingerprint, one.seed) for one in pool}
             if (fingerprint, seed) in used | pooled or seed >= self.study.first_seeds:
-                dropped.append(number)
-                continue
-            self._pool.append(Proposal(chosen, architecture, seed, number))
-        for number in dropped:
-            self.view.end(number, None)
-        if not self._pool and (new := self._anything_new(known)) is not None:
-            self._pool.append(new)
+                repeated.append(number)
+            else:
+                pool.append(Proposal(chosen, architecture, seed, number))
+        self._put_back(repeated)
+        if not pool and (new := self._anything_new(known)) is not None:
+            pool.append(new)
+        return pool
 
-    def _best_of_pool(self, trials: list[FrozenTrial]) -> tuple[int, list[float]]:
+    def _put_back(self, numbers: Iterable[int | None]) -> None:
+        """Let the sampler take proposals for never made."""
+        for number in numbers:
+            if number is not None:
+                self.view.end(number, None)
+
+    def _best(self, pool: list[Proposal], trials: list[FrozenTrial]) -> tuple[int, list[float]]:
         """Return which proposal comes next, and what is expected of it: the first, while no prediction is any good."""
         done = [trial for trial in trials if trial.state is TrialState.COMPLETE]
         tried = [trial for trial in trials if _was_trained(trial) and trial.user_attrs.get("seed", 0) == 0]
@@ -112,7 +118,7 @@ class Candidates:
         options = np.array(
             [
                 encode(self.study.space, one.chosen, counts(asdict(complexity(one.architecture, self._pixels))))
-                for one in self._pool
+                for one in pool
             ]
         )
         index = 0 if self._knowledge.is_poor else self._knowledge.most_promising(options)

@@ -152,6 +152,7 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     # Imported here, so that --help and mistakes in the command answer at once.
     from search.analysis import answer, main_table, write_report
     from search.analysis import load as load_records
+    from search.analysis.findings import nearest_feasible
     from search.plan import fork_study, open_study, paper_rows
     from search.progress import LineProgress, LiveProgress
     from search.queue import counted, is_over
@@ -233,6 +234,9 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
         )
         if not args.quiet:
             cli.print_table(main_table(frame), frame.attrs["study"])
+    if nearest_feasible(frame) is not None:
+        say(answer(frame))
+        return 1
     if failed:
         err.print(f"{failed} of {complete + failed} trials failed; the report says why", style="yellow")
     return 0 if complete else 1

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,6 +18,7 @@ from at_work import MINIATURE, Begin, environment
 from pytest_postgresql.janitor import DatabaseJanitor
 from servers import postgresql, postgresql_programs
 
+from search.run import main
 from search.study import LIBRARY
 
 # One thread is faster for networks this small, and leaves the other core to a second process.
@@ -67,6 +69,21 @@ def runs(tmp_path: Path, empty_copy: Path) -> None:
     """A folder for results in which MLflow's store is made already."""
     (tmp_path / "runs").mkdir()
     shutil.copy(empty_copy, tmp_path / "runs/mlflow.db")
+
+
+@pytest.fixture
+def run_here(
+    miniature: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """Run a study in miniature in this process; return the exit code and what was told."""
+
+    def call(study: str, *args: str) -> tuple[int, str]:
+        changes = [part for change in miniature for part in ("--set", change)]
+        with chdir(tmp_path):
+            code = main(["--study", study, *changes, "--quiet", *args])
+        return code, capsys.readouterr().err
+
+    return call
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Studies that grow under their name, and forks of those that change."""
 
 from collections.abc import Callable
-from contextlib import chdir
 from pathlib import Path
 
 import optuna
@@ -10,7 +9,6 @@ from optuna.trial import TrialState
 
 from search.analysis import load
 from search.plan import FORKED, open_study
-from search.run import main
 from search.storage import open_storage
 from search.study import load_study
 from search.worker import join
@@ -22,14 +20,8 @@ Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def run(miniature: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(study: str, *args: str) -> tuple[int, str]:
-        changes = [part for change in miniature for part in ("--set", change)]
-        with chdir(tmp_path):
-            code = main(["--study", study, "--seeds", "1", *changes, "--quiet", *args])
-        return code, capsys.readouterr().err
-
-    return call
+def run(run_here: Run) -> Run:
+    return lambda study, *args: run_here(study, "--seeds", "1", *args)
 
 
 def studies(folder: Path) -> str:

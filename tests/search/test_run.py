@@ -158,9 +158,9 @@ def test_a_killed_study_goes_on_where_it_stopped(
 def test_a_search_finds_a_front(
     command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for sampler in ("tpe", "nsga2", "random"):
+    for sampler in ("tpe", "nsga2", "qmc", "exhaustive"):
         args = command("--study", "pareto_search", "--name", sampler, "--set", f"sampler={sampler}", "--json")
-        done = call([*args, "--set", "trials=6"], tmp_path, capsys)
+        done = call([*args, "--set", "trials=6", "--seeds", "1", "--set", "pruning=null"], tmp_path, capsys)
         assert done.returncode == 0, done.stderr
         summary = json.loads(done.stdout)
         assert summary["trials"] == {"complete": 6}
