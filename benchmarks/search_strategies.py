@@ -67,7 +67,7 @@ class Strategy:
             table.study.to_dict()
             | {"kind": "search", "factors": {}, "arms": {}, "paper": None, "seeds": 1, "sampler": self.sampler}
             | {"dimensions": {name: one.model_dump() for name, one in table.space.dimensions.items()}}
-            | {"trials": len(table.choices), "predictors": self.predictors, "baseline": "baseline"}
+            | {"trials": 2 * len(table.choices) // 3, "predictors": self.predictors, "baseline": "baseline"}
             | {"pruning": rungs if self.pruning or self.measure_first else None},
             self.name,
         )
@@ -76,7 +76,6 @@ class Strategy:
 def replay(table: Table, strategy: Strategy, seed: int, budget: int, **pruning: Any) -> dict[str, Any]:
     """Search once; return the quality of the front after each epoch, and how many candidates came to what."""
     study = strategy.study(table, **pruning)
-    study = study.model_copy(update={"trials": min(study.trials, budget)})
     rng = np.random.default_rng(seed)
     opened = optuna.create_study(directions=["maximize", "maximize"])
     candidates, gate = Candidates(study, opened, lambda text: None, seed=1000 * seed), Gate(study, opened)

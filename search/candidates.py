@@ -19,8 +19,8 @@ from space import Architecture, complexity
 from space.dimensions import Choice
 from space.errors import InputError
 
-POOL = 8  # proposals among which predictors choose the next
-TRIES = 20  # proposals after which a sampler that only repeats itself is taken not to know more
+POOL = 32  # proposals among which predictors choose the next
+TRIES = 8  # repetitions after which a sampler is taken not to know more
 
 
 class Proposal(NamedTuple):
@@ -77,8 +77,9 @@ class Candidates:
         """
         pool: list[Proposal] = []
         repeated: list[int] = []
-        for _ in range(TRIES):
-            if len(pool) >= (POOL if self.study.predictors else 1) or (proposal := self.view.propose()) is None:
+        wanted = POOL if self.study.predictors else 1
+        for _ in range(wanted + TRIES):
+            if len(pool) >= wanted or (proposal := self.view.propose()) is None:
                 break
             number, chosen = proposal
             try:

@@ -13,12 +13,14 @@ RUNG = "rung:"  # begins the names of the user attributes that hold what trials 
 
 
 class ParetoPruner:
-    """Tells which trials to give up: at each rung all but the best 1 / `reduction` of those that came that far.
+    """Tells which trials to give up: at each rung those that another dominates and that are not among the best there,
+    1 / `reduction` of all that came that far.
 
     Rungs are the steps `first`, `first` * `reduction`, `first` * `reduction`², ...; what trials reached there is kept
     in the study's own storage, so that any number of workers share it. The best are found by non-dominated sorting,
     ties broken so that the front stays spread: MO-ASHA (Schmucker et al. 2021, arXiv 2106.12639) in its stopping
-    variant, in which nobody waits. The first `warm_up` trials at a rung go on in any case.
+    variant, in which nobody waits. The first `warm_up` trials at a rung go on in any case, and, unlike there, whoever
+    nothing dominates: a share alone would give up parts of the front while few have come, or many are good.
 
     It needs nothing of the workbench but Optuna, in any storage, and is asked in the place of ``trial.should_prune``,
     which refuses several objectives (https://github.com/optuna/optuna/issues/3450)::
@@ -73,4 +75,5 @@ class ParetoPruner:
         """Say whether the first of the points at a rung, all objectives maximised, is to be given up."""
         if len(reached) <= self.warm_up:
             return False
-        return rank(reached, 0) >= max(1, len(reached) // self.reduction)
+        place, front = rank(reached, 0)
+        return front > 0 and place >= max(1, len(reached) // self.reduction)

@@ -86,10 +86,10 @@ def spread_order(points: Points) -> NDArray[np.int_]:
     return np.array(order)
 
 
-def rank(points: Points, index: int) -> int:
-    """Return how many points come before that of an index: those of earlier fronts, then of its own in spread order."""
+def rank(points: Points, index: int) -> tuple[int, int]:
+    """Return how many points come before that of an index, those of earlier fronts, then of its own, and its front."""
     front = fronts(points)
     before = int((front < front[index]).sum())
     own = np.unique(points[front == front[index]], axis=0)
     place = int(np.flatnonzero((own == points[index]).all(1))[0])
-    return before + int(np.flatnonzero(spread_order(own) == place)[0])
+    return before + int(np.flatnonzero(spread_order(own) == place)[0]), int(front[index])

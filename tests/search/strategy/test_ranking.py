@@ -41,7 +41,7 @@ def test_spread_order_takes_the_farthest_next(given_points: Points) -> None:
 
 @given(points)
 def test_who_dominates_comes_before(given_points: Points) -> None:
-    ranks = [rank(given_points, index) for index in range(len(given_points))]
+    ranks = [rank(given_points, index)[0] for index in range(len(given_points))]
     for index, point in enumerate(given_points):
         for other, one in enumerate(given_points):
             if dominates(one, point):
