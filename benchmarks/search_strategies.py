@@ -83,7 +83,7 @@ def replay(table: Table, strategy: Strategy, seed: int, budget: int, **pruning: 
     spent, quality = 0, np.zeros(budget + 1)
     counts = {"complete": 0, "pruned": 0, "skipped": 0}
     total = study.recipe.total_epochs
-    while spent < budget and candidates.enqueue_next():
+    while spent < budget and candidates.enqueue_next() is not None:
         trial = opened.ask()
         architecture = study.space.suggest(trial)
         index = table.index(trial.params)

@@ -13,7 +13,7 @@ from search.gate import PRUNED
 from search.measurements import speed_of
 from search.queue import counted, is_over, job_key
 from search.strategy.predictors import FEWEST, Knowledge, counts, encode
-from search.strategy.sampling import View
+from search.strategy.sampling import MOST_TO_EXHAUST, View
 from search.study import Study
 from space import Architecture, complexity
 from space.dimensions import Choice
@@ -50,17 +50,19 @@ class Candidates:
         self._knowledge: Knowledge | None = None
         self._pixels = study.data.resolution
 
-    def enqueue_next(self) -> bool:
-        """Enqueue the next candidate; say whether there was one, and the search has not got all that it wants."""
-        trials = counted(self.opened.get_trials(deepcopy=False))
+    def enqueue_next(self) -> int | None:
+        """Enqueue the next candidate; return its seed, or None where the search has got all that it wants, or can."""
+        trials = [
+            trial for trial in counted(self.opened.get_trials(deepcopy=False)) if "fingerprint" in trial.user_attrs
+        ]  # what lacks it was enqueued by hand, and is not known before it has run
         self._show(trials)
         known = {trial.user_attrs["fingerprint"]: trial for trial in reversed(trials)}
         if len(known) >= self.study.trials:
-            return False
+            return None
         pool = self._proposals(known, {job_key(trial) for trial in trials})
         if not pool:
             self.tell(f"no candidate is left: {len(known)} of the {self.study.trials} that were asked for")
-            return False
+            return None
         index, expected = self._best(pool, trials)
         chosen = pool.pop(index)
         if chosen.number is not None:
@@ -68,7 +70,7 @@ class Candidates:
         self._put_back(one.number for one in pool)
         attrs = {"fingerprint": chosen.architecture.fingerprint, "seed": chosen.seed}
         self.opened.enqueue_trial(chosen.chosen, user_attrs=attrs | ({"expected": expected} if expected else {}))
-        return True
+        return chosen.seed
 
     def _proposals(self, known: dict[str, FrozenTrial], used: set[Hashable]) -> list[Proposal]:
         """Let the sampler propose as many as are compared with each other, none of them known or twice.
@@ -127,6 +129,8 @@ class Candidates:
 
     def _anything_new(self, known: dict[str, FrozenTrial]) -> Proposal | None:
         """Return what the sampler does not come to any more."""
+        if self.study.space.combinations > MOST_TO_EXHAUST:
+            return None
         rest = View(self.study.space, "exhaustive", seed=len(known))
         while (proposal := rest.propose()) is not None:
             try:

@@ -24,7 +24,7 @@ from lightning_modules.precision import resolve_device
 from lightning_modules.recipe import Recipe, recipe
 from search.factorial import Factor, Reduction, crossed
 from search.strategy.constraints import MODES, Constraint, parse
-from search.strategy.sampling import SAMPLERS, UNCONDITIONAL, SamplerName
+from search.strategy.sampling import MOST_TO_EXHAUST, SAMPLERS, UNCONDITIONAL, SamplerName
 from search.throughput import Protocol
 from space import Architecture, SearchSpace, paths, preset
 from space.dimensions import Choice, Dimension
@@ -234,6 +234,11 @@ class Study(BaseModel):
             raise ValueError(
                 f"sampler: {self.sampler} cannot handle dimensions that exist only sometimes, such as {guarded!r}; "
                 f"allowed here: {', '.join(one for one in SAMPLERS if one not in UNCONDITIONAL)}"
+            )
+        if self.sampler == "exhaustive" and self.space.combinations > MOST_TO_EXHAUST:
+            raise ValueError(
+                f"sampler: exhaustive is for up to {MOST_TO_EXHAUST:,} combinations; there are up to "
+                f"{self.space.combinations:,}"
             )
         if self.pruning is not None and self.pruning.first >= self.recipe.total_epochs:
             raise ValueError(

@@ -118,8 +118,10 @@ class Worker:
     def _claim(self) -> optuna.Trial | None:
         """Claim a waiting trial, of a search the next candidate where none waits."""
         while (claimed := self.queue.claim()) is None:
-            if self.candidates is None or not self.candidates.enqueue_next():
+            seed = self.candidates.enqueue_next() if self.candidates is not None else None
+            if seed is None:
                 return None
+            self.watcher.planned(seed > 0)  # further seeds come on top
         return claimed
 
     def _add_seeds(self) -> bool:

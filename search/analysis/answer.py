@@ -59,16 +59,16 @@ def _of_search(frame: pd.DataFrame) -> str:
 
 
 def _choices(best: pd.DataFrame) -> str:
-    """Say which architecture to use where a speed is asked for: the slowest, the base's speed, the fastest half."""
+    """Say which architecture to use: where speed does not matter, at the base's speed, and half-way to the fastest."""
     fastest = float(best["train_ratio"].max())
-    speeds = sorted({1.0, round(fastest, 1) - 0.5 if fastest > 1.6 else 1.0, 0.75})
-    told = []
-    for speed in speeds:
+    told: dict[str, str] = {}
+    for speed in sorted({0.0, 1.0, round((1 + fastest) / 2, 2)}):
         fast = best[best["train_ratio"] >= speed]
         if len(fast):
             chosen = fast.iloc[int(np.argmax(fast["accuracy"].to_numpy(dtype=float)))]
-            told.append(f"{chosen['arm']} ({chosen['accuracy']:.1f} %) from {speed:g} times on")
-    return f"To be used: {', '.join(told)}." if told else ""
+            where = f"at {speed:g} times the base's speed or more" if speed else "where speed does not matter"
+            told[f"{chosen['arm']} ({chosen['accuracy']:.1f} %)"] = where
+    return f"To be used: {'; '.join(f'{where}, {chosen}' for chosen, where in told.items())}."
 
 
 def _saved(frame: pd.DataFrame) -> str:

@@ -29,6 +29,7 @@ SamplerName = Literal["auto", "tpe", "nsga2", "nsga3", "gp", "qmc", "random", "e
 SAMPLERS: tuple[str, ...] = get_args(SamplerName)
 UNCONDITIONAL = ("gp", "qmc")  # these need all dimensions in every candidate
 AUTO = "tpe"  # what benchmarks/search_strategies.py found best
+MOST_TO_EXHAUST = 100_000  # combinations
 START_UP = 10  # candidates at random before a model is fitted
 
 
@@ -59,13 +60,18 @@ class View:
     ) -> None:
         self.space = space
         self._left = _shuffled(space, seed) if name == "exhaustive" else None
+        self._open: dict[int, dict[str, Choice]] = {}
         sampler = RandomSampler() if self._left is not None else make(name, seed=seed, trials=trials)
         self._study = optuna.create_study(directions=["maximize"] * objectives, sampler=sampler)
 
     def propose(self) -> tuple[int, dict[str, Choice]] | None:
         """Return a number for a new candidate, open from now on, and its choices; None where all were proposed."""
         if self._left is not None:
-            return (self.begin(chosen := self._left.pop()), chosen) if self._left else None
+            if not self._left:
+                return None
+            number = self.begin(chosen := self._left.pop())
+            self._open[number] = chosen
+            return number, chosen
         trial = self._study.ask()
 
         def pick(name: str, values: tuple[Choice, ...]) -> Choice:
@@ -88,6 +94,8 @@ class View:
 
     def end(self, number: int, scores: Sequence[float] | None, violations: Mapping[str, float] | None = None) -> None:
         """Close a candidate: with its scores and by how much it breaks each constraint, or as if it had never been."""
+        if (chosen := self._open.pop(number, None)) is not None and scores is None and self._left is not None:
+            self._left.insert(0, chosen)  # to come again, after all others
         asked = self._study.get_trials(deepcopy=False)[number]
         # Optuna knows no way to add constraints to a trial that another began, but to one that is made complete.
         self._study.tell(number, state=TrialState.FAIL)

@@ -73,6 +73,18 @@ def test_every_choice_is_proposed_once_then_none() -> None:
     assert found[:5] != [tuple(chosen.values()) for chosen in SPACE.assignments()][:5]
 
 
+def test_a_choice_that_is_put_back_comes_again_last() -> None:
+    view, found = View(SPACE, "exhaustive"), []
+    first = view.propose()
+    assert first is not None
+    view.end(first[0], None)
+    while (proposal := view.propose()) is not None:
+        found.append(proposal[1])
+        view.end(proposal[0], [1.0, 1.0])
+    assert len(found) == SPACE.combinations
+    assert found[-1] == first[1]
+
+
 @pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name not in (*UNCONDITIONAL, "exhaustive")])
 def test_dimensions_that_exist_only_sometimes_are_sampled(sampler: str) -> None:
     kernel = Dimension(path="mixers.*.square_kernel_size", choices=(3, 5), when={"norm": ("batchnorm",)})
