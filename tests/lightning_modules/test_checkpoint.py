@@ -56,8 +56,8 @@ def files(folder: Path) -> Data:
 def trained(data: Data, recipe: Recipe, folder: Path, kill_after: int | None = None) -> tuple[FitResult, nn.Module]:
     """Train with a checkpoint an epoch; with `kill_after`, end the process in that epoch."""
 
-    def on_epoch(row: dict[str, float]) -> None:
-        if row["epoch"] == kill_after:
+    def on_epoch(rows: list[dict[str, float]]) -> None:
+        if rows[-1]["epoch"] == kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
     model = network(data)

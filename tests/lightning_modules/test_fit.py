@@ -76,7 +76,7 @@ def test_a_loss_that_is_not_finite_is_told(tmp_path: Path) -> None:
 
 
 def test_an_interruption_comes_through(tmp_path: Path) -> None:
-    def interrupt(row: dict[str, float]) -> None:
+    def interrupt(rows: list[dict[str, float]]) -> None:
         raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGINT)
