@@ -9,8 +9,10 @@ that of the best front there is, so a lucky draw is worth nothing.
 """
 
 import argparse
+import heapq
 import json
 import logging
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.trial import TrialState
+from threadpoolctl import threadpool_limits
 
 from search.candidates import Candidates
 from search.gate import Gate, Stopped
@@ -57,6 +60,11 @@ class Strategy:
         ]
         return " + ".join([self.sampler, *beside])
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether a model is fitted for every candidate."""
+        return self.predictors or self.sampler in ("tpe", "gp")
+
     def study(self, table: Table, **pruning: Any) -> Study:
         """Return the search over the table's space that follows this strategy."""
         rungs = {"audit": 0.0, "confidence": 0.95 if self.measure_first else None} | pruning
@@ -73,51 +81,72 @@ class Strategy:
         )
 
 
-def replay(table: Table, strategy: Strategy, seed: int, budget: int, **pruning: Any) -> dict[str, Any]:
-    """Search once; return the quality of the front after each epoch, and how many candidates came to what."""
-    study = strategy.study(table, **pruning)
-    rng = np.random.default_rng(seed)
-    opened = optuna.create_study(directions=["maximize", "maximize"])
-    candidates, gate = Candidates(study, opened, lambda text: None, seed=1000 * seed), Gate(study, opened)
-    score = Quality(table)
-    spent, quality = 0, np.zeros(budget + 1)
-    counts = {"complete": 0, "pruned": 0, "skipped": 0}
-    total = study.recipe.total_epochs
-    while spent < budget and candidates.enqueue_next() is not None:
-        trial = opened.ask()
-        architecture = study.space.suggest(trial)
-        index = table.index(trial.params)
-        job = Job(
-            f"trial {trial.number}", "", architecture == study.base, 0, architecture, study.data.resolution, study.base
-        )
-        for name, value in {**table.counts[index], "seed": 0}.items():
+def replay(
+    table: Table, strategy: Strategy, seed: int, budget: int, workers: int = 1, **pruning: Any
+) -> dict[str, Any]:
+    """Search once; return the quality of the front after each epoch, and how many candidates came to what.
+
+    `workers` work side by side in simulated time, in which an epoch takes as long as the network is slow.
+    """
+    search = Replay(table, strategy.study(table, **pruning), seed, budget)
+    clock = [(0.0, number, search.work()) for number in range(workers)]
+    while clock and search.spent < budget:
+        now, number, work = heapq.heappop(clock)
+        if (seconds := next(work, None)) is not None:
+            heapq.heappush(clock, (now + seconds, number, work))
+    return {"quality": search.quality, **search.counts}
+
+
+class Replay:
+    """One search over the table."""
+
+    def __init__(self, table: Table, study: Study, seed: int, budget: int) -> None:
+        self.table, self.study, self.budget = table, study, budget
+        self.rng = np.random.default_rng(seed)
+        self.opened = optuna.create_study(directions=["maximize", "maximize"])
+        self.candidates = Candidates(study, self.opened, lambda text: None, seed=1000 * seed)
+        self.gate = Gate(study, self.opened)
+        self.front = Quality(table)
+        self.spent, self.quality = 0, np.zeros(budget + 1)
+        self.counts = {"complete": 0, "pruned": 0, "skipped": 0}
+
+    def work(self) -> Iterator[float]:
+        """Train candidates until none is left; yield how long each epoch takes."""
+        while self.candidates.enqueue_next() is not None:
+            trial = self.opened.ask()
+            rows: list[dict[str, float]] = []
+            trial.set_user_attr("seed", 0)
+            try:
+                yield from self._train(trial, rows)
+                state, scores = TrialState.COMPLETE, [max(row["val_accuracy"] for row in rows), self._ratio(trial)]
+                self.front.add(self.table.index(trial.params), scores[0])
+            except Stopped as stopped:
+                state, scores = TrialState.PRUNED, None
+                trial.set_user_attr("stopped", stopped.record())
+            trial.set_user_attr("curves", rows)
+            self.opened.tell(trial, scores, state=state)
+            self.counts["complete" if scores else trial.user_attrs["stopped"]["why"]] += 1
+            self.quality[self.spent :] = self.front.now
+
+    def _train(self, trial: optuna.Trial, rows: list[dict[str, float]]) -> Iterator[float]:
+        architecture = self.study.space.suggest(trial)
+        index, pixels = self.table.index(trial.params), self.study.data.resolution
+        base = self.study.base
+        job = Job(f"trial {trial.number}", "", architecture == base, 0, architecture, pixels, base)
+        throughput = {"train": {"ratio": self._ratio(trial)}}
+        for name, value in {**self.table.counts[index], "throughput": throughput}.items():
             trial.set_user_attr(name, value)
-        throughput = {"train": {"ratio": float(table.ratio[index])}}
-        curve = table.curves[index, rng.integers(table.curves.shape[1])]
-        rows: list[dict[str, float]] = []
-        trial.set_user_attr("throughput", throughput)
-        try:
-            gate.before_training(trial, job, throughput, "cpu")
-            for epoch in range(1, total + 1):
-                if spent >= budget:
-                    break
-                rows.append({"epoch": epoch, "val_accuracy": float(curve[epoch - 1])})
-                spent += 1
-                quality[spent:] = score.now
-                gate.after_epoch(trial, job, rows, throughput)
-            trial.set_user_attr("curves", rows)
-            if len(rows) < total:
-                break
-            opened.tell(trial, [float(curve.max()), float(table.ratio[index])])
-            score.add(index, float(curve.max()))
-            counts["complete"] += 1
-        except Stopped as stopped:
-            trial.set_user_attr("curves", rows)
-            trial.set_user_attr("stopped", stopped.record())
-            opened.tell(trial, state=TrialState.PRUNED)
-            counts[stopped.why] += 1
-        quality[spent:] = score.now
-    return {"quality": quality, **counts}
+        self.gate.before_training(trial, job, throughput, "cpu")
+        curve = self.table.curves[index, self.rng.integers(self.table.curves.shape[1])]
+        for epoch, accuracy in enumerate(curve, 1):
+            yield 1 / self._ratio(trial)
+            rows.append({"epoch": epoch, "val_accuracy": float(accuracy)})
+            self.spent = min(self.budget, self.spent + 1)
+            self.quality[self.spent :] = self.front.now
+            self.gate.after_epoch(trial, job, rows, throughput)
+
+    def _ratio(self, trial: optuna.Trial) -> float:
+        return float(self.table.ratio[self.table.index(trial.params)])
 
 
 class Quality:
@@ -156,7 +185,7 @@ def bootstrap(values: Any, statistic: Any, draws: int = 400) -> tuple[float, flo
 
 def strategies() -> list[Strategy]:
     """Return random search, and each sampler alone and with what can be done beside it."""
-    found = [Strategy("exhaustive")] if "exhaustive" in SAMPLERS else []
+    found = [Strategy("exhaustive")]
     for sampler in ("random", "qmc", "tpe", "nsga2", "nsga3", "gp"):
         found += [
             Strategy(sampler),
@@ -171,25 +200,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--repetitions", type=int, default=200)
-    parser.add_argument("--only", nargs="*", help="strategies whose names contain one of these, beside random search")
-    parser.add_argument("--slow", type=int, default=20, help="repetitions for strategies with gp (default: 20)")
+    parser.add_argument("--samplers", nargs="*", default=SAMPLERS, help="of these only, beside random search")
+    parser.add_argument("--slow", type=int, default=20, help="repetitions of those that fit models (default: 20)")
+    parser.add_argument("--workers", type=int, default=1, help="simulated workers side by side (default: 1)")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path, default=HERE / "results" / "search_strategies.json")
     args = parser.parse_args()
     table = read(args.table)
     budget = CANDIDATES * table.study.recipe.total_epochs
-    chosen = [
-        one
-        for one in strategies()
-        if not args.only or one == Strategy("random") or any(text in one.name for text in args.only)
-    ]
-    results: dict[str, Any] = {}
+    chosen = [one for one in strategies() if one == Strategy("random") or one.sampler in args.samplers]
+    results: dict[str, Any] = json.loads(args.json.read_text())["strategies"] if args.json.exists() else {}
     goal = float("nan")
     chosen.sort(key=lambda one: one != Strategy("random"))
     with ProcessPoolExecutor(args.processes, initializer=_quiet) as pool:
         for one in chosen:
-            repetitions = min(args.repetitions, args.slow) if one.sampler == "gp" else args.repetitions
-            runs = list(pool.map(partial(replay, table, one, budget=budget), range(repetitions), chunksize=2))
+            repetitions = min(args.repetitions, args.slow if one.is_slow else args.repetitions)
+            runs = list(
+                pool.map(
+                    partial(replay, table, one, budget=budget, workers=args.workers), range(repetitions), chunksize=2
+                )
+            )
             quality = np.array([run.pop("quality") for run in runs])
             if one == Strategy("random"):
                 goal = float(quality.mean(0)[-1])
@@ -215,6 +245,7 @@ def _line(name: str, found: dict[str, Any]) -> str:
 
 
 def _quiet() -> None:
+    threadpool_limits(1)  # a process each is enough
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger().setLevel(logging.ERROR)
 

@@ -42,6 +42,8 @@ def forecast(study: Study) -> dict[str, Any]:
     seconds, words = _time(study, trials)
     if isinstance(study.seeds, AdaptiveSeeds):
         words += f" Then up to {_words(study.seeds.budget)} for seeds beyond {study.seeds.min}, where they decide."
+    if study.kind == "search":
+        words += " Less where candidates are given up, more for the further seeds of those near the front."
     rows = [{key: value for key, value in one.attrs().items() if key not in ("architecture", "seed")} for one in arms]
     return {
         "study": study.full_name,

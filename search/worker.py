@@ -156,7 +156,7 @@ class Worker:
                 raise UpdateFinishedTrialError
             self.watcher.epoch(rows[-1])
             known["curves"] = rows
-            self.gate.after_epoch(trial, one, rows, throughput)
+            store.patiently(lambda: self.gate.after_epoch(trial, one, rows, throughput), self.watcher.told)
 
         try:
             one = self._job(trial)
@@ -164,7 +164,8 @@ class Worker:
             began = time.perf_counter()
             self.gate.before_measuring(trial, one)
             throughput = known["throughput"] = self._throughput(one)
-            self.gate.before_training(trial, one, throughput, self.device)
+            told = self.watcher.told
+            store.patiently(lambda: self.gate.before_training(trial, one, throughput, self.device), told)
             began = time.perf_counter()
             with quiet.training(self.device, self.watcher.waiting), _threads(self.threads):
                 record = evaluate(
