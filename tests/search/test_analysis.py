@@ -27,6 +27,9 @@ from search.analysis import (
     paper_table,
     write_report,
 )
+from search.analysis.dominance import noisy_front
+from search.analysis.findings import replication, savings
+from search.analysis.fronts import scored
 from search.analysis.inference import Difference
 from search.analysis.scores import Scores
 from search.analysis.tables import agreement, markdown, summary
@@ -206,7 +209,7 @@ def test_a_search_reports_its_front_and_what_mattered(tmp_path: Path) -> None:
     assert shares["accuracy"].sum() == pytest.approx(1)
     assert shares["accuracy"].idxmax() == "a"
     assert importances(frame.head(5)).empty
-    assert f"{len(best)} of 16 trained architectures are on the front" in answer(frame)
+    assert f"{len(best)} of 16 architectures that were trained to the end are on the front" in answer(frame)
     assert len(summary(frame)["result"]) == len(best)
 
 
@@ -259,3 +262,36 @@ def test_the_report_is_one_page_that_escapes_what_people_typed(tmp_path: Path, k
 
 def test_markdown_escapes_what_would_end_a_cell() -> None:
     assert markdown(pd.DataFrame({"a": ["x|y"]})).splitlines()[2] == "| x\\|y |"
+
+
+def test_an_architectures_seeds_are_averaged_and_its_first_one_remembered(tmp_path: Path) -> None:
+    rows = []
+    made = {"lucky": ((95.0, 75.0), 1000.0), "steady": ((90.0, 92.0), 1000.0), "fast": ((70.0, 71.0), 2000.0)}
+    for number, (seed, name) in enumerate((seed, name) for seed in (0, 1) for name in made):
+        accuracies, speed = made[name]
+        attrs = record(f"trial {number % 3}", seed, accuracies[seed], speed, fingerprint=name, val_images=1000)
+        rows.append((attrs | {"params_sampled": {"a": 1 + number % 3}}, TrialState.COMPLETE))
+    stopped = record("trial 6", 0, None, 900.0, fingerprint="slow") | {
+        "stopped": {"why": "pruned", "epoch": 2, "text": "52.00 % after 2 epochs"},
+        "params_sampled": {"a": 4},
+        "curves": record("x", 0, 50.0, 1.0)["curves"],
+    }
+    rows.append((stopped, TrialState.PRUNED))
+    name, storage = make(tmp_path, "search", rows, dimensions={"a": {}}, recipe={"epochs": 4})
+    frame = load(name, storage=storage)
+    done = scored(frame).set_index("fingerprint")
+    assert done["accuracy"].to_dict() == {"lucky": 85.0, "steady": 91.0, "fast": 70.5}
+    assert done["first_front"].to_dict() == {"lucky": True, "steady": False, "fast": True}
+    assert done["on_front"].to_dict() == {"lucky": False, "steady": True, "fast": True}
+    table = replication(frame)
+    assert table is not None
+    assert table["arm"].tolist() == ["trial 2", "trial 0", "trial 1"]
+    found = savings(frame)
+    assert found is not None
+    assert (found.epochs, found.full, found.given_up, found.audited) == (8, 16, {"pruned": 1}, 0)
+    assert "1 pruned; that saved 50% of the training" in answer(frame)
+    assert "at 1 times the base's speed or more, trial 1 (91.0 %); at 1.5 times" in answer(frame)
+    noisy = noisy_front(frame)
+    assert noisy is not None
+    # Seeds of one network lie 20 points apart, and that is taken to be so of all.
+    assert np.std(noisy.accuracy[:, noisy.arms.index("trial 1")]) > 4
