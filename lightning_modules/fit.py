@@ -1,5 +1,6 @@
 """Train one network and score it once on the test split."""
 
+import gc
 import logging
 import signal
 import time
@@ -72,6 +73,8 @@ def fit(
     """
     started = time.perf_counter()
     device = resolve_device(device)
+    if recipe.workers:
+        gc.collect()  # a loader's process is a copy of this one, and must not find what an earlier one left to collect
     pl.seed_everything(seed, workers=True, verbose=False)
     network.to(device, memory_format=FORMATS[recipe.memory_format])  # type: ignore[call-overload]
     loader = train_loader(data, recipe, seed, device)

@@ -116,9 +116,9 @@ class AdaptiveSeeds(BaseModel):
 class Pruning(BaseModel):
     """Which candidates of a search are not trained to the end: search.strategy.ParetoPruner's rungs, and a bound.
 
-    Rungs are the epochs `first`, `first` * `reduction`, and so on. A candidate is not trained at all where an accuracy
-    that is plausible with this `confidence` could not put it on the front. `audit`: the share of those given up that
-    are trained to the end all the same, to see what was missed.
+    Rungs are the epochs `first`, `first` * `reduction`, and so on, before the last one. A candidate is not trained at
+    all where an accuracy that is plausible with this `confidence` could not put it on the front. `audit`: the share of
+    those given up that are trained to the end all the same, to see what was missed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -239,10 +239,6 @@ class Study(BaseModel):
             raise ValueError(
                 f"sampler: exhaustive is for up to {MOST_TO_EXHAUST:,} combinations; there are up to "
                 f"{self.space.combinations:,}"
-            )
-        if self.pruning is not None and self.pruning.first >= self.recipe.total_epochs:
-            raise ValueError(
-                f"pruning.first: {self.pruning.first} epochs are not fewer than the recipe's {self.recipe.total_epochs}"
             )
 
     def _check_data_fit(self, where: str, architecture: Architecture) -> None:
