@@ -228,7 +228,7 @@ def main() -> None:
             at = {share: quality[:, round(share * budget)] for share in SHARES}
             results[one.name] = {
                 "repetitions": repetitions,
-                "share_of_budget": [needed / budget, ends[0] / budget, ends[1] / budget],
+                "share_of_budget": None if np.isnan(needed) else [needed / budget, *(end / budget for end in ends)],
                 "quality": {
                     str(share): [float(found.mean()), *bootstrap(found, np.mean)] for share, found in at.items()
                 },
@@ -239,9 +239,10 @@ def main() -> None:
 
 
 def _line(name: str, found: dict[str, Any]) -> str:
-    share, low, high = found["share_of_budget"]
+    reached = found["share_of_budget"]
+    share = "not reached" if reached is None else "{:.2f} [{:.2f} … {:.2f}]".format(*reached)
     quality = "  ".join(f"{at}: {mean:.3f}" for at, (mean, *_) in found["quality"].items())
-    return f"{name:50s} {share:.2f} [{low:.2f} … {high:.2f}]  {quality}  complete {found['complete']:.0f}"
+    return f"{name:50s} {share:20s}  {quality}  complete {found['complete']:.0f}"
 
 
 def _quiet() -> None:
