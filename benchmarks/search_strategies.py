@@ -136,7 +136,7 @@ class Replay:
         throughput = {"train": {"ratio": self._ratio(trial)}}
         for name, value in {**self.table.counts[index], "throughput": throughput}.items():
             trial.set_user_attr(name, value)
-        self.gate.before_training(trial, job, throughput, "cpu")
+        self.gate.before_training(trial, job, throughput)
         curve = self.table.curves[index, self.rng.integers(self.table.curves.shape[1])]
         for epoch, accuracy in enumerate(curve, 1):
             yield 1 / self._ratio(trial)

@@ -175,8 +175,8 @@ def scores(trial: FrozenTrial, done: list[FrozenTrial]) -> list[float] | None:
     if stopped.get("why") != PRUNED:
         return [_median([one.values[0] for one in done], 0.0), speed]
     epoch = int(stopped["epoch"])
-    gains = [one.values[0] - _best(one, epoch) for one in done]
-    return [min(100.0, _best(trial, epoch) + _median(gains, 0.0)), speed]
+    gains = [one.values[0] - _best_until(one, epoch) for one in done]
+    return [min(100.0, _best_until(trial, epoch) + _median(gains, 0.0)), speed]
 
 
 def _was_trained(trial: FrozenTrial) -> bool:
@@ -187,5 +187,5 @@ def _median(values: list[float], otherwise: float) -> float:
     return median(values) if values else otherwise
 
 
-def _best(trial: FrozenTrial, epoch: int) -> float:
+def _best_until(trial: FrozenTrial, epoch: int) -> float:
     return max(float(row["val_accuracy"]) for row in trial.user_attrs["curves"] if row["epoch"] <= epoch)

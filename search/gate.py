@@ -49,11 +49,12 @@ class Gate:
 
     def before_measuring(self, trial: optuna.Trial, job: Job) -> None:
         """Check what is counted."""
-        self._check_limits(trial, job, {name: float(job.attrs()[name]) for name in COUNTED}, measured=False)
+        attrs = job.attrs()
+        self._check_limits(trial, job, {name: float(attrs[name]) for name in COUNTED}, measured=False)
 
-    def before_training(self, trial: optuna.Trial, job: Job, throughput: Mapping[str, Any], device: str) -> None:
+    def before_training(self, trial: optuna.Trial, job: Job, throughput: Mapping[str, Any]) -> None:
         """Check what was measured, and whether any plausible accuracy would do."""
-        self._check_limits(trial, job, self._measured(job, throughput, device), measured=True)
+        self._check_limits(trial, job, self._measured(job, throughput), measured=True)
         rungs = self.study.pruning
         if rungs is not None and rungs.confidence is not None and self._may_stop(job):
             self._check_bound(trial, speed_of(throughput), rungs.confidence)
@@ -86,7 +87,7 @@ class Gate:
         if broken and not job.baseline:
             raise Stopped(INFEASIBLE, 0, "; ".join(broken))
 
-    def _measured(self, job: Job, throughput: Mapping[str, Any], device: str) -> dict[str, float]:
+    def _measured(self, job: Job, throughput: Mapping[str, Any]) -> dict[str, float]:
         known: dict[str, float] = {}
         for mode in ("train", "infer", "latency"):
             found = throughput.get(mode) or {}

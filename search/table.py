@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from search import cli
 from search import storage as store
 from search.analysis import load
+from search.defaults import DEFAULT_OUT
 from search.factorial import Factor, crossed
 from search.study import Study
 from space import Architecture, SearchSpace
@@ -131,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("search.table", "Write the records of a factorial study as a table to replay.", EPILOG)
     parser.add_argument("--study", required=True, metavar="NAME", help="its name in the storage")
-    parser.add_argument("--out", metavar="DIR", default="runs", help="where the storage is (default: %(default)s)")
+    parser.add_argument("--out", metavar="DIR", default=DEFAULT_OUT, help="where the storage is (default: %(default)s)")
     cli.add_storage(parser)
     parser.add_argument("file", type=Path, help="the Parquet file to write")
     return parser

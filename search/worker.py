@@ -165,7 +165,7 @@ class Worker:
             self.gate.before_measuring(trial, one)
             throughput = known["throughput"] = self._throughput(one)
             told = self.watcher.told
-            store.patiently(lambda: self.gate.before_training(trial, one, throughput, self.device), told)
+            store.patiently(lambda: self.gate.before_training(trial, one, throughput), told)
             began = time.perf_counter()
             with quiet.training(self.device, self.watcher.waiting), _threads(self.threads):
                 record = evaluate(

@@ -17,11 +17,10 @@ MOST_PAIRS = 4
 
 def answer(frame: pd.DataFrame) -> str:
     """Say in a paragraph what is known of the study's question."""
-    searched = frame.attrs["definition"].get("kind") == "search"
-    if not searched and not (frame["state"] == "COMPLETE").any():
-        return "No trial is complete yet."
-    if searched:
+    if frame.attrs["definition"].get("kind") == "search":
         return _of_search(frame)
+    if not (frame["state"] == "COMPLETE").any():
+        return "No trial is complete yet."
     if accuracy_column(frame) is None:
         return "Counts and measured throughput only: this study trains nothing."
     failed = int((frame["state"] == "FAIL").sum())

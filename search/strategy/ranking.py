@@ -9,15 +9,8 @@ Points = NDArray[np.float64]  # (points, objectives)
 
 
 def non_dominated(points: Points) -> NDArray[np.bool_]:
-    """Return which of points (n, 2) no other point equals or exceeds in both coordinates and exceeds in one."""
-    order = np.lexsort((-points[:, 1], -points[:, 0]))
-    x, y = points[order].T
-    # Within one x the highest y comes first; a point must exceed all y of greater x, and equal its own x's highest.
-    group = np.cumsum(np.r_[True, x[1:] != x[:-1]][: len(x)]) - 1
-    heads = np.flatnonzero(np.r_[True, x[1:] != x[:-1]][: len(x)])
-    before = np.r_[-np.inf, np.maximum.accumulate(y[heads])][group]
-    found = np.empty(len(points), dtype=bool)
-    found[order] = (y > before) & (y == y[heads][group])
+    """Return which points no other equals or exceeds in all coordinates and exceeds in one."""
+    found: NDArray[np.bool_] = fronts(points) == 0
     return found
 
 

@@ -55,14 +55,12 @@ def make(name: str, *, seed: int | None, trials: int) -> BaseSampler:
 class View:
     """What a sampler sees of a search: candidates by their choices, each open or with its scores, all maximised."""
 
-    def __init__(
-        self, space: SearchSpace, name: str, *, objectives: int = 2, seed: int | None = 0, trials: int = 100
-    ) -> None:
+    def __init__(self, space: SearchSpace, name: str, *, seed: int | None = 0, trials: int = 100) -> None:
         self.space = space
         self._left = _shuffled(space, seed) if name == "exhaustive" else None
         self._open: dict[int, dict[str, Choice]] = {}
         sampler = RandomSampler() if self._left is not None else make(name, seed=seed, trials=trials)
-        self._study = optuna.create_study(directions=["maximize"] * objectives, sampler=sampler)
+        self._study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
 
     def propose(self) -> tuple[int, dict[str, Choice]] | None:
         """Return a number for a new candidate, open from now on, and its choices; None where all were proposed."""
