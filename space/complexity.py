@@ -1,17 +1,19 @@
 """What a network costs by counting; what it costs in time is measured elsewhere."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from space.architecture import Architecture
 from space.build import build
+from space.operators import Work, kind_of, macs_of
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,21 @@ class Complexity:
     bytes: int
 
 
-@lru_cache(maxsize=4096)
 def complexity(architecture: Architecture, resolution: int = 224) -> Complexity:
     """Count the inference of one image of `resolution` x `resolution` pixels.
 
     Raises InputError for a resolution that the network's strides do not divide.
     """
+    return _counted(architecture, resolution)[0]
+
+
+def operators(architecture: Architecture, resolution: int = 224) -> Mapping[str, Work]:
+    """Return the work of each kind of operator in the inference of one image. Raises as `complexity` does."""
+    return _counted(architecture, resolution)[1]
+
+
+@lru_cache(maxsize=4096)
+def _counted(architecture: Architecture, resolution: int) -> tuple[Complexity, Mapping[str, Work]]:
     architecture.check_resolution(resolution)
     with torch.device("meta"):
         network = build(architecture)
@@ -44,32 +55,36 @@ def complexity(architecture: Architecture, resolution: int = 224) -> Complexity:
     return count(network, image)
 
 
-def count(network: nn.Module, image: torch.Tensor) -> Complexity:
-    """Count one forward pass in eval mode; on the meta device nothing is computed."""
+def count(network: nn.Module, image: torch.Tensor) -> tuple[Complexity, Mapping[str, Work]]:
+    """Count one forward pass in eval mode, in all and by kind; on the meta device nothing is computed."""
     network.eval()
-    # torch counts a multiply-add as two operations.
-    flops, moved = FlopCounterMode(display=False), _Traffic()
-    with torch.no_grad(), flops, moved:
+    seen = _Traffic()
+    with torch.no_grad(), seen:
         network(image)
     params = sum(p.numel() for p in network.parameters())
-    return Complexity(params, flops.get_total_flops() // 2, moved.activations, moved.bytes)
+    macs, moved = (sum(work[part] for work in seen.works.values()) for part in (0, 1))
+    return Complexity(params, macs, seen.activations, moved), MappingProxyType(seen.works)
 
 
 class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up what each operator that is not a view reads and writes."""
+    """Adds up what each operator that is not a view computes, reads and writes."""
 
     PRODUCTS = ("convolution", "mm", "addmm", "bmm")
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.bytes = 0
+        self.works: dict[str, Work] = {}
         self.activations = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
         if not func.is_view:
             tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, torch.Tensor)]
-            self.bytes += sum(t.numel() * t.element_size() for t in tensors)
+            kind, moved = kind_of(func, args), sum(t.numel() * t.element_size() for t in tensors)
+            before = self.works.get(kind, Work())
+            macs = before.macs + macs_of(func, args, kwargs, out)
+            self.works[kind] = Work(macs, before.bytes + moved, before.calls + 1)
         if func._schema.name.removeprefix("aten::") in self.PRODUCTS:
             self.activations += out.numel()
         return out

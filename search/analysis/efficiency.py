@@ -6,7 +6,6 @@ is drawn; so is each operator's arithmetic intensity against the machine's balan
 moving bytes, not multiplying, that takes the time.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -22,6 +21,7 @@ from search.analysis.fronts import front
 from search.analysis.tables import NONE, number
 from search.throughput.operators import Breakdown, Operator
 from search.throughput.roofline import Roofline
+from space.operators import family
 
 BETWEEN = "between operators"
 COLOURS = [colour for index, colour in enumerate(sns.color_palette("colorblind", 10)) if index != 7]  # 7 is grey
@@ -40,14 +40,7 @@ def of_arms(frame: pd.DataFrame, mode: str = "train") -> tuple[Roofline, dict[st
 
 def _whatever_its_size(one: Breakdown) -> Breakdown:
     """Name depthwise kernels by their shape alone, so that arms that differ in size are compared."""
-
-    def shape(kind: str) -> str:
-        found = re.fullmatch(r"depthwise (\d+)x(\d+)", kind)
-        if found is None or found[1] == found[2]:
-            return "depthwise kxk" if found is not None else kind
-        return "depthwise 1xk" if found[1] == "1" else "depthwise kx1"
-
-    return replace(one, operators=tuple(replace(part, kind=shape(part.kind)) for part in one.operators))
+    return replace(one, operators=tuple(replace(part, kind=family(part.kind)) for part in one.operators))
 
 
 def kinds_table(found: Mapping[str, Breakdown], roofline: Roofline) -> pd.DataFrame:

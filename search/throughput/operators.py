@@ -12,37 +12,15 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from lightning_modules.precision import resolve_device
 from search.throughput import quiet
 from search.throughput.protocol import Mode, Protocol
 from search.throughput.roofline import Roofline, measure_roofline
 from search.throughput.steps import Candidate, Step, bounded, formats, make_step, timed
+from space.operators import kind_of, macs_of
 
 FEWEST, REPEATS, LONG_ENOUGH = 3, 15, 4.0  # steps; seconds
-GROUPS: dict[str, tuple[str, ...]] = {
-    "linear": ("mm", "addmm", "bmm", "baddbmm"),
-    "activation": ("gelu", "relu", "silu", "hardswish", "threshold", "sigmoid", "leaky_relu", "hardtanh"),
-    "concatenation": ("cat", "stack"),
-    "copy": ("clone", "copy_", "_to_copy", "fill_", "zero_", "zeros", "constant_pad_nd"),
-    "reduction": ("mean", "sum", "amax", "max", "var_mean"),
-    "softmax and loss": ("_log_softmax", "_softmax", "nll_loss_forward", "nll_loss"),
-    "element-wise": ("add", "sub", "mul", "div", "neg", "sqrt", "rsqrt", "pow", "exp", "tanh", "add_", "mul_", "div_"),
-}
-OTHER = (
-    "empty",
-    "_unsafe_view",
-    "as_strided",
-    "ones_like",
-    "new_zeros",
-    "new_empty",
-    "new_empty_strided",
-    "zeros_like",
-    "set",
-)
-KIND_OF = {name: kind for kind, names in GROUPS.items() for name in names}
-
 
 @dataclass(frozen=True)
 class Operator:
@@ -285,42 +263,10 @@ class _Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
         phase = "backward" if self.layers.in_backward else "forward" if layer or not _updates(func) else "update"
         tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, torch.Tensor)]
         moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        self.calls.append(_Call(layer, kind_of(func, args), phase, _macs(func, args, kwargs, out), moved, seconds))
+        self.calls.append(_Call(layer, kind_of(func, args), phase, macs_of(func, args, kwargs, out), moved, seconds))
         return out
-
-
-def _macs(func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> int:
-    if func._overloadpacket is torch.ops.aten.convolution_backward:
-        # As many for each of the gradients asked for as forward; torch's own formula takes depthwise for dense.
-        gradient, weight, asked = args[0], args[2], args[10]
-        return int(gradient.numel() * weight[0].numel() * sum(asked[:2]))
-    count = flop_registry.get(func._overloadpacket)
-    return count(*args, **kwargs, out_val=out) // 2 if count is not None else 0
 
 
 def _updates(func: Any) -> bool:
     name = func._schema.name.removeprefix("aten::")
     return bool(name.endswith("_") or name.startswith("_foreach"))
-
-
-def kind_of(func: Any, args: Sequence[Any]) -> str:
-    """Name the kind of an operator; of a convolution with its kernel: ``depthwise 1x11`` is a horizontal band."""
-    name = str(func._schema.name).removeprefix("aten::")
-    if name in ("convolution", "convolution_backward"):
-        backward = name == "convolution_backward"
-        weight, groups = args[2 if backward else 1], args[9 if backward else 8]
-        size = "x".join(str(side) for side in weight.shape[2:])
-        if groups > 1 and groups == weight.shape[0]:
-            return f"depthwise {size}"
-        return f"pointwise {size}" if set(weight.shape[2:]) == {1} else f"dense {size}"
-    plain = name.removesuffix("_backward").removesuffix("_backward_data")
-    if "norm" in plain:
-        return "norm"
-    if "pool" in plain:
-        return "pooling"
-    if plain.startswith("_foreach"):
-        return "element-wise"
-    if "scaled_dot_product" in plain:
-        return "attention"
-    short = plain.rstrip("_")
-    return "other" if short in OTHER else KIND_OF.get(plain, KIND_OF.get(short, short))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from search.throughput import Candidate, Protocol, TimmModel
-from search.throughput.operators import Breakdown, Operator, break_down, explain, kind_of
+from search.throughput.operators import Breakdown, Operator, break_down, explain
 from search.throughput.roofline import Roofline, measure_roofline
 from space import preset
 
@@ -76,23 +76,6 @@ def test_a_breakdown_is_plain_data_and_back(train: Breakdown) -> None:
     assert (short.macs, short.bytes) == (train.macs, train.bytes)
     assert short.accounted == pytest.approx(train.accounted)
     assert len(short.operators) == len(train.by_kind())
-
-
-def test_kinds_of_convolutions() -> None:
-    operator = torch.ops.aten.convolution.default
-
-    def kind(out_channels: int, in_channels: int, size: tuple[int, int], groups: int) -> str:
-        weight = torch.empty(out_channels, in_channels // groups, *size)
-        return kind_of(operator, [None, weight, None, 1, 0, 1, False, 0, groups])
-
-    assert kind(8, 8, (7, 7), 8) == "depthwise 7x7"
-    assert kind(8, 8, (1, 11), 8) == "depthwise 1x11"
-    assert kind(8, 4, (1, 1), 1) == "pointwise 1x1"
-    assert kind(8, 4, (4, 4), 1) == "dense 4x4"
-    assert kind(8, 4, (3, 3), 2) == "dense 3x3"
-    assert kind_of(torch.ops.aten.gelu_backward.default, []) == "activation"
-    assert kind_of(torch.ops.aten.native_batch_norm_backward.default, []) == "norm"
-    assert kind_of(torch.ops.aten.add_.Tensor, []) == "element-wise"
 
 
 def test_the_roofline_is_measured_and_explains() -> None:
