@@ -133,7 +133,8 @@ class Replay:
         index, pixels = self.table.index(trial.params), self.study.data.resolution
         base = self.study.base
         job = Job(f"trial {trial.number}", "", architecture == base, 0, architecture, pixels, base)
-        throughput = {"train": {"ratio": self._ratio(trial)}}
+        timed = [{"kind": kind, "seconds": seconds} for kind, seconds in self.table.operators[index].items()]
+        throughput = {"train": {"ratio": self._ratio(trial)}, "operators": {"train": {"operators": timed}}}
         for name, value in {**self.table.counts[index], "throughput": throughput}.items():
             trial.set_user_attr(name, value)
         self.gate.before_training(trial, job, throughput)
@@ -193,7 +194,9 @@ def strategies() -> list[Strategy]:
             Strategy(sampler, pruning=True),
             Strategy(sampler, measure_first=True, pruning=True),
         ]
-    return [*found, *(Strategy(sampler, True, True, True) for sampler in ("random", "tpe", "nsga2"))]
+    for sampler in ("random", "tpe", "nsga2"):
+        found += [Strategy(sampler, predictors=True), Strategy(sampler, True, True, True)]
+    return found
 
 
 def main() -> None:

@@ -12,10 +12,11 @@ from search.measurements import speed_of
 from search.plan import Job
 from search.strategy import ParetoPruner
 from search.strategy.constraints import COUNTED, REFERENCE
-from search.strategy.predictors import FEWEST, Knowledge, counts, encode
+from search.strategy.predictors import FEWEST, MOST, Knowledge, counts, encode
 from search.study import Study
 from search.throughput import Candidate
 from search.throughput.steps import peak_memory
+from space.complexity import Complexity
 
 INFEASIBLE, SKIPPED, PRUNED = "infeasible", "skipped", "pruned"
 Row = dict[str, float]
@@ -103,7 +104,7 @@ class Gate:
 
     def _check_bound(self, trial: optuna.Trial, speed: float, confidence: float) -> None:
         trials = self.opened.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        done = [one for one in trials if one.user_attrs.get("seed") == 0]
+        done = [one for one in trials if one.user_attrs.get("seed") == 0][-MOST:]
         if len(done) < FEWEST:
             return
         rows = np.array([self._encoded(one) for one in done])
@@ -127,6 +128,15 @@ class Gate:
             trial.set_user_attr("audited", stopped.record())
             return
         raise stopped
+
+
+def breaks_counts(study: Study, counted: Complexity) -> bool:
+    """Say whether an architecture breaks a constraint on what is counted."""
+    return any(
+        limit.violation({limit.metric: float(getattr(counted, limit.metric))}) > 0
+        for limit in study.limits
+        if limit.metric in COUNTED
+    )
 
 
 def _frozen(trial: optuna.Trial) -> FrozenTrial:

@@ -156,8 +156,8 @@ class Study(BaseModel):
     `sampler` choose `trials` architectures from `dimensions` around `base`, after those it is to `start` from (presets,
     choices, or the arms of a study that are not shown to hurt); ``table`` counts and measures its arms and trains
     nothing. In a search, `seeds` is how many those near the front get in the end; `constraints` say what is not
-    trained, by metrics known beforehand; `pruning` what is not trained to the end; `predictors` choose which of the
-    sampler's proposals comes next.
+    trained, by metrics known beforehand; `pruning` what is not trained to the end; with `predictors`, models of what was
+    tried choose what comes next (None: where the sampler is auto).
     `margin`, in percentage points of accuracy, is the difference that does not matter: arms that differ by less are
     called equivalent. None: none are.
     `paper` names a table of studies/paper/ whose rows the arms' own `paper` fields refer to.
@@ -182,11 +182,11 @@ class Study(BaseModel):
     max_params: PositiveCount | None = None
     max_macs: PositiveCount | None = None
     constraints: dict[str, str] = {}
-    sampler: SamplerName = "tpe"
+    sampler: SamplerName = "auto"
     trials: PositiveInt = 20
     start: tuple[str | dict[str, Choice], ...] = ()
     pruning: Pruning | None = None
-    predictors: Flag = False
+    predictors: Flag | None = None
     data: DataConfig
     recipe: Recipe
     throughput: Protocol
@@ -276,6 +276,11 @@ class Study(BaseModel):
         """The constraints of a search. Raises InputError for one that cannot be read."""
         with within("constraints"):
             return tuple(parse(metric, text) for metric, text in self.constraints.items())
+
+    @property
+    def predicts(self) -> bool:
+        """Whether predictors choose what a search trains next."""
+        return self.sampler == "auto" if self.predictors is None else self.predictors
 
     @property
     def first_seeds(self) -> int:

@@ -35,13 +35,15 @@ Array = NDArray[np.float64]
 class Table:
     """Every architecture of a space, with all its seeds.
 
-    `choices` and `counts` are by architecture, like `ratio`, the training throughput over the base's. `curves`
-    (architectures, seeds, epochs) are validation accuracies in percent, `test` (architectures, seeds) test accuracies.
+    `choices` and `counts` are by architecture, like `ratio`, the training throughput over the base's, and `operators`,
+    the seconds that each kind of operator took in a training step. `curves` (architectures, seeds, epochs) are
+    validation accuracies in percent, `test` (architectures, seeds) test accuracies.
     """
 
     study: Study
     choices: tuple[dict[str, Choice], ...]
     counts: tuple[dict[str, float], ...]
+    operators: tuple[dict[str, float], ...]
     ratio: Array
     curves: Array
     test: Array
@@ -85,6 +87,10 @@ def rows(frame: pd.DataFrame) -> pd.DataFrame:
                 "seed": int(row["seed"]),
                 **{count: int(row[count]) for count in COUNTS},
                 **{ratio: float(row[f"train_{ratio}"]) for ratio in RATIOS},
+                "operators": [
+                    {"kind": one["kind"], "seconds": one["seconds"]}
+                    for one in row["operators"].get("train", {}).get("operators", [])
+                ],
                 "val_accuracy": np.array([point["val_accuracy"] for point in row["curves"]], dtype=np.float32),
                 "test_accuracy": float(row["test_accuracy"]),
             }
@@ -117,6 +123,7 @@ def read(path: Path) -> Table:
         study=study,
         choices=tuple(dict(zip(factors, one, strict=True)) for one in first[factors].itertuples(index=False)),
         counts=tuple({str(k): float(v) for k, v in one.items()} for one in first[list(COUNTS)].to_dict("records")),
+        operators=tuple({one["kind"]: float(one["seconds"]) for one in own} for own in first["operators"]),
         ratio=first["ratio"].to_numpy(dtype=float),
         curves=np.stack(ordered["val_accuracy"].to_list()).reshape(len(first), seeds, -1).astype(float),
         test=ordered["test_accuracy"].to_numpy(dtype=float).reshape(len(first), seeds),

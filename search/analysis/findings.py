@@ -10,7 +10,7 @@ from scipy import stats
 from search.analysis.dominance import noisy_front
 from search.analysis.fronts import scored
 from search.analysis.inference import ALPHA
-from search.strategy.predictors import FEWEST, rank_correlation
+from search.strategy.predictors import JUDGED, rank_correlation
 from search.strategy.ranking import hypervolume
 
 
@@ -107,7 +107,7 @@ def prediction_quality(frame: pd.DataFrame) -> dict[str, tuple[float, int]]:
     found = {}
     for name, column in (("accuracy", "val_accuracy"), ("ratio", "train_ratio")):
         known = first[first[f"expected_{name}"].notna() & first[column].notna()]
-        if len(known) >= FEWEST:
+        if len(known) >= JUDGED:
             pair = (known[f"expected_{name}"].to_numpy(dtype=float), known[column].to_numpy(dtype=float))
             found[name] = rank_correlation(*pair), len(known)
     return found

@@ -10,15 +10,24 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
 
-from search.strategy.ranking import hypervolume
+from search.strategy.ranking import hypervolume_gains
 from space.dimensions import Choice, SearchSpace
 
 Array = NDArray[np.float64]
-FEWEST = 8  # architectures below which nothing is fitted
+FEWEST = 5  # architectures below which nothing is fitted
+MOST = 200  # architectures that are fitted: the time grows with the third power of their number
+JUDGED = 8  # architectures below which a rank correlation says nothing
 POOR = 0.3  # rank correlation from which down an order is not followed
-KERNEL = ConstantKernel(1.0, (0.1, 100)) * RBF(2.0, (0.3, 30)) + WhiteKernel(0.1, (1e-4, 1.0))
+UNSURE = 20.0  # points of accuracy by which a curve may be wrong that there is little to compare with
+# A trend and what departs from it: with few architectures known, most of what can be told is the trend.
+KERNEL = (
+    ConstantKernel(1.0, (0.1, 100)) * RBF(2.0, (0.3, 30))
+    + ConstantKernel(0.1, (1e-3, 10)) * DotProduct(1.0, "fixed")
+    + WhiteKernel(0.1, (1e-3, 1.0))
+)
+CHANCES = stats.norm.ppf((0.1, 0.3, 0.5, 0.7, 0.9))
 
 
 def encode(space: SearchSpace, chosen: Mapping[str, Choice], counts: Mapping[str, float]) -> Array:
@@ -39,41 +48,68 @@ def counts(attrs: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(attrs[name]) for name in ("params", "macs", "activations", "bytes")}
 
 
+def extrapolate(so_far: float, then: Array, final: Array) -> tuple[float, float]:
+    """Return the accuracy that a curve which has come to `so_far` probably ends with, and its standard error.
+
+    By linear regression on other curves: `then`, at the same epoch, and `final`, in the end.
+    """
+    if len(final) < 3:
+        return so_far + float(np.mean(final - then) if len(final) else 0.0), UNSURE
+    slope = max(0.0, float(np.cov(then, final)[0, 1] / (np.var(then, ddof=1) or 1.0)))
+    errors = final - final.mean() - slope * (then - then.mean())
+    error = math.sqrt(float(errors @ errors) / (len(final) - 2))
+    return min(100.0, float(final.mean() + slope * (so_far - then.mean()))), error
+
+
 class Regression:
     """A Gaussian process over encoded architectures, with what it predicts of each from the others alone.
 
-    `left_out` are those predictions (leave-one-out, Rasmussen and Williams 2006, equation 5.12), `quality` their rank
-    correlation with what was found. `like`: one whose kernel is taken over, where fitting it anew takes too long.
+    `prior` is what was expected of each value by other means: the process is fitted to what is beyond. `errors` are
+    standard errors of values that are not found but estimated; these do not count in what is said of its quality.
+    `left_out` are the predictions from the others alone (leave-one-out, Rasmussen and Williams 2006, equation 5.12),
+    `quality` their rank correlation with what was found. `like`: one whose kernel is taken over, where fitting it anew
+    takes too long.
     """
 
-    def __init__(self, rows: Array, values: Array, like: "Regression | None" = None) -> None:
+    def __init__(
+        self,
+        rows: Array,
+        values: Array,
+        *,
+        prior: Array | float = 0.0,
+        errors: Array | float = 0.0,
+        like: "Regression | None" = None,
+    ) -> None:
+        beyond = values - prior
         self._mid, self._span = rows.mean(0), np.where(rows.std(0) > 0, rows.std(0), 1.0)
-        self._mean, self._scale = float(values.mean()), float(values.std()) or 1.0
-        scaled, targets = (rows - self._mid) / self._span, (values - self._mean) / self._scale
+        self._mean, self._scale = float(beyond.mean()), float(beyond.std()) or 1.0
+        scaled, targets = (rows - self._mid) / self._span, (beyond - self._mean) / self._scale
         kernel = KERNEL if like is None else like.model.kernel_
+        spread = np.broadcast_to(np.asarray(errors, dtype=float), len(rows))
+        noise = 1e-10 + (spread / self._scale) ** 2
         self.model: Any = GaussianProcessRegressor(
-            kernel, optimizer="fmin_l_bfgs_b" if like is None else None, random_state=0
+            kernel, alpha=noise, optimizer="fmin_l_bfgs_b" if like is None else None, random_state=0
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # of a length at its bound, which is as good
             self.model.fit(scaled, targets)
-        inverse = np.linalg.inv(self.model.kernel_(scaled) + self.model.alpha * np.eye(len(rows)))
-        self.values = values
+        inverse = np.linalg.inv(self.model.kernel_(scaled) + np.diag(noise))
+        self.values, self._found = values, spread == 0
         self.left_out: Array = values - self._scale * (inverse @ targets) / np.diag(inverse)
 
     @property
     def quality(self) -> float:
         """Spearman's rank correlation of predictions and findings, each architecture left out in turn."""
-        return rank_correlation(self.left_out, self.values)
+        return rank_correlation(self.left_out[self._found], self.values[self._found])
 
-    @property
-    def error(self) -> float:
-        """The root mean square of the errors, each architecture left out in turn."""
-        return float(np.sqrt(np.mean((self.values - self.left_out) ** 2)))
-
-    def predict(self, rows: Array) -> Array:
+    def predict(self, rows: Array, prior: Array | float = 0.0) -> Array:
         """Return the prediction for each row."""
-        found: Array = self._mean + self._scale * self.model.predict((rows - self._mid) / self._span)
+        found: Array = prior + self._mean + self._scale * self.model.predict((rows - self._mid) / self._span)
+        return found
+
+    def spread(self, rows: Array) -> Array:
+        """Return the standard deviation of what each row may have, its own noise among it."""
+        found: Array = self._scale * self.model.predict((rows - self._mid) / self._span, return_std=True)[1]
         return found
 
     def upper(self, row: Array, confidence: float) -> float:
@@ -82,7 +118,7 @@ class Regression:
         The quantile of the residuals of left-out predictions (the jackknife of Barber et al. 2021, arXiv 1905.02928),
         which holds where candidates come in no particular order.
         """
-        residuals = np.sort(self.values - self.left_out)
+        residuals = np.sort((self.values - self.left_out)[self._found])
         place = math.ceil(confidence * (len(residuals) + 1))
         if place > len(residuals):
             return math.inf
@@ -92,33 +128,46 @@ class Regression:
 class Knowledge:
     """What the architectures tried so far let one expect of others: accuracy in percent, and throughput.
 
-    `rows` encode them, `reached` (n, 2) has their accuracies and throughputs. Kernels are fitted anew whenever a
-    quarter more is known than at the last fit: `before` is the knowledge that one had.
+    `rows` encode them, `reached` (n, 2) has their accuracies and throughputs; `errors` are the standard errors of
+    accuracies that are estimated, `prior` the throughputs that were expected before any was measured. Kernels are
+    fitted anew whenever a quarter more is known than at the last fit: `before` is the knowledge that one had.
     """
 
-    def __init__(self, rows: Array, reached: Array, before: "Knowledge | None" = None) -> None:
+    def __init__(
+        self,
+        rows: Array,
+        reached: Array,
+        before: "Knowledge | None" = None,
+        *,
+        errors: Array | float = 0.0,
+        prior: Array | float = 1.0,
+    ) -> None:
         kept = before if before is not None and len(rows) < 1.25 * before.fitted else None
-        self.reached = reached
+        found = np.broadcast_to(np.asarray(errors) == 0, len(rows))
+        self.reached, self._worst = reached[found], reached.min(0)
         self.fitted: int = len(rows) if kept is None else kept.fitted
-        self.accuracy: Regression = Regression(rows, reached[:, 0], kept.accuracy if kept else None)
-        self.speed: Regression = Regression(rows, np.log(reached[:, 1]), kept.speed if kept else None)
+        self.accuracy: Regression = Regression(rows, reached[:, 0], errors=errors, like=kept.accuracy if kept else None)
+        speeds = np.log(reached[:, 1])
+        self.speed: Regression = Regression(rows, speeds, prior=np.log(prior), like=kept.speed if kept else None)
 
     @property
     def is_poor(self) -> bool:
-        """Whether the order that it suggests is not worth following."""
-        return min(self.accuracy.quality, self.speed.quality) <= POOR
+        """Whether the order that it suggests was found not worth following."""
+        return len(self.reached) >= JUDGED and min(self.accuracy.quality, self.speed.quality) <= POOR
 
-    def expect(self, rows: Array) -> Array:
+    def expect(self, rows: Array, prior: Array | float = 1.0) -> Array:
         """Return the accuracy and throughput expected of each row."""
-        return np.column_stack([self.accuracy.predict(rows), np.exp(self.speed.predict(rows))])
+        return np.column_stack([self.accuracy.predict(rows), np.exp(self.speed.predict(rows, np.log(prior)))])
 
-    def most_promising(self, rows: Array) -> int:
-        """Return which row would enlarge the hypervolume most, were it as accurate as the model's error allows."""
-        hoped = self.expect(rows) + np.array([self.accuracy.error, 0.0])
-        reference = (float(self.reached[:, 0].min()), 0.0)
-        before = hypervolume(self.reached, reference)
-        found = [hypervolume(np.vstack([self.reached, one]), reference) - before for one in hoped]
-        return int(np.argmax(found))
+    def most_promising(self, rows: Array, prior: Array | float = 1.0) -> int:
+        """Return which row would enlarge the front's hypervolume most, in the mean over what its accuracy may be."""
+        expected, spread = self.expect(rows, prior), self.accuracy.spread(rows)
+        reference = self._worst * (1.0, 0.9)  # what is slower than all so far, and better, counts as well
+        gains = np.zeros(len(rows))
+        for chance in CHANCES:
+            accuracy = np.minimum(100.0, expected[:, 0] + chance * spread)
+            gains += hypervolume_gains(self.reached, np.column_stack([accuracy, expected[:, 1]]), reference)
+        return int(np.argmax(gains))
 
     def cannot_reach(self, row: Array, speed: float, confidence: float) -> tuple[float, float] | None:
         """Say whether no plausible accuracy puts an architecture of this speed on the front of those tried so far.
@@ -135,6 +184,6 @@ class Knowledge:
 
 def rank_correlation(predicted: Array, found: Array) -> float:
     """Return Spearman's rank correlation; nought where it cannot be told."""
-    if len(found) < FEWEST or np.ptp(predicted) == 0 or np.ptp(found) == 0:
+    if len(found) < JUDGED or np.ptp(predicted) == 0 or np.ptp(found) == 0:
         return 0.0
     return float(stats.spearmanr(predicted, found).statistic)

@@ -28,6 +28,17 @@ def hypervolume(points: Points, reference: tuple[float, float] = (0.0, 0.0)) -> 
     return area
 
 
+def hypervolume_gains(points: Points, others: Points, reference: Points) -> NDArray[np.float64]:
+    """Return by how much each of the others (m, 2), by itself, would enlarge the hypervolume of the points (n, 2)."""
+    front = points[non_dominated(points) & (points > reference).all(1)]
+    front = np.unique(front, axis=0)[::-1]  # the first coordinate falls, the second grows
+    ends = np.concatenate([[reference[1]], front[:, 1], [np.inf]])
+    heights = np.concatenate([front[:, 0], [reference[0]]])  # of the area that the points dominate, between the ends
+    widths = np.clip(np.minimum(others[:, 1:], ends[1:]) - ends[:-1], 0, None)
+    found: NDArray[np.float64] = (widths * np.clip(others[:, :1] - heights, 0, None)).sum(1)
+    return found
+
+
 def fronts(points: Points) -> NDArray[np.int_]:
     """Return the front that each point is on: 0 where none dominates it, 1 where only those of front 0 do, and so on.
 

@@ -28,7 +28,7 @@ from space.dimensions import Choice, SearchSpace
 SamplerName = Literal["auto", "tpe", "nsga2", "nsga3", "gp", "qmc", "random", "exhaustive"]
 SAMPLERS: tuple[str, ...] = get_args(SamplerName)
 UNCONDITIONAL = ("gp", "qmc")  # these need all dimensions in every candidate
-AUTO = "tpe"  # what benchmarks/search_strategies.py found best
+AUTO = "tpe"  # what benchmarks/search_strategies.py found best, with predictors
 MOST_TO_EXHAUST = 100_000  # combinations
 START_UP = 10  # candidates at random before a model is fitted
 

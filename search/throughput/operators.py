@@ -22,6 +22,7 @@ from space.operators import kind_of, macs_of
 
 FEWEST, REPEATS, LONG_ENOUGH = 3, 15, 4.0  # steps; seconds
 
+
 @dataclass(frozen=True)
 class Operator:
     """What one kind of operator takes in one layer and phase of one step.

@@ -118,14 +118,14 @@ def test_repetitions_become_further_seeds(run_here: Run, tmp_path: Path) -> None
 
 
 def test_predictions_are_kept_and_judged(run_here: Run, tmp_path: Path) -> None:
-    rest = ("--seeds", "1", "--set", "pruning=null", "--set", "predictors=true", "--set", "trials=18")
+    rest = ("--seeds", "1", "--set", "pruning=null", "--set", "trials=18")
     code, told = run_here("pareto_search", *rest)
     assert code == 0, told
     frame = records(tmp_path)
     expected = frame["expected_ratio"].notna()
-    assert expected.sum() == 18 - 8  # from the ninth on
+    assert expected.sum() == 18 - 5  # from the sixth on
     quality = prediction_quality(frame)
-    assert {name: count for name, (_, count) in quality.items()} == {"accuracy": 10, "ratio": 10}
+    assert {name: count for name, (_, count) in quality.items()} == {"accuracy": 13, "ratio": 13}
     assert "How good the predictions were" in (tmp_path / "runs/pareto_search-laptop/report.html").read_text()
     table = by_dimension(frame)
     assert table.groupby("dimension")["tried"].sum().eq(18).all()

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sklearn.gaussian_process import GaussianProcessRegressor
 
-from search.strategy.predictors import FEWEST, POOR, Array, Knowledge, Regression, encode, rank_correlation
+from search.strategy.predictors import JUDGED, POOR, Array, Knowledge, Regression, encode, rank_correlation
 from space import SearchSpace, preset
 from space.dimensions import Dimension
 
@@ -65,7 +65,7 @@ def test_what_cannot_be_predicted_is_called_poor() -> None:
     found = Knowledge(rng.random((40, 2)), np.column_stack([rng.random(40), 1 + rng.random(40)]))
     assert found.accuracy.quality <= POOR
     assert found.is_poor
-    assert rank_correlation(np.arange(FEWEST - 1.0), np.arange(FEWEST - 1.0)) == 0
+    assert rank_correlation(np.arange(JUDGED - 1.0), np.arange(JUDGED - 1.0)) == 0
 
 
 def test_kernels_are_taken_over_until_a_quarter_more_is_known() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from search.strategy import ParetoPruner
-from search.strategy.ranking import fronts
+from search.strategy.ranking import fronts, rank
 
 SAMPLERS = {
     "tpe": lambda: optuna.samplers.TPESampler(seed=0),
@@ -94,11 +94,24 @@ def test_workers_share_the_rungs_through_the_storage(storage_url: str) -> None:
 
 def test_failed_trials_are_not_compared_with() -> None:
     study = optuna.create_study(directions=["maximize", "maximize"])
-    for _ in range(5):
-        trial = study.ask()
-        ParetoPruner().report(trial, 1, [99.0, 9.0])
+    pruner = ParetoPruner(warm_up=0)
+    failing = [study.ask() for _ in range(5)]
+    for trial in failing:
+        pruner.report(trial, 1, [99.0, 9.0])
+    assert pruner.report(study.ask(), 1, [1.0, 1.0])
+    for trial in failing[1:]:
         study.tell(trial, state=TrialState.FAIL)
-    assert not ParetoPruner(warm_up=0).report(study.ask(), 1, [1.0, 1.0])
+    assert pruner.report(study.ask(), 1, [2.0, 2.0])
+    study.tell(failing[0], state=TrialState.FAIL)
+    assert not pruner.report(study.ask(), 1, [3.0, 3.0])
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=40), st.integers(2, 4))
+def test_who_goes_on_is_who_ranks_high_among_all(values: list[tuple[int, int]], reduction: int) -> None:
+    points = np.array(values, dtype=float)
+    place, front = rank(points, 0)
+    stops = ParetoPruner(reduction=reduction, warm_up=0).stops(points)
+    assert stops == (front > 0 and place >= max(1, len(points) // reduction))
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 2)), min_size=1, max_size=30), st.integers(2, 4))
