@@ -156,8 +156,8 @@ class Study(BaseModel):
     `sampler` choose `trials` architectures from `dimensions` around `base`, after those it is to `start` from (presets,
     choices, or the arms of a study that are not shown to hurt); ``table`` counts and measures its arms and trains
     nothing. In a search, `seeds` is how many those near the front get in the end; `constraints` say what is not
-    trained, by metrics known beforehand; `pruning` what is not trained to the end; with `predictors`, models of what was
-    tried choose what comes next (None: where the sampler is auto).
+    trained, by metrics known beforehand; `pruning` what is not trained to the end; with `predictors`, models of what
+    was tried choose what comes next (None: where the sampler is auto).
     `margin`, in percentage points of accuracy, is the difference that does not matter: arms that differ by less are
     called equivalent. None: none are.
     `paper` names a table of studies/paper/ whose rows the arms' own `paper` fields refer to.

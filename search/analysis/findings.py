@@ -89,12 +89,11 @@ def by_dimension(frame: pd.DataFrame) -> pd.DataFrame:
     """
     done, noisy = scored(frame), noisy_front(frame)
     rows: list[dict[str, Any]] = []
-    if noisy is not None and len(done) > 1:
-        whole = noisy.hypervolumes()
+    if noisy is not None and len(done) > 1 and ((whole := noisy.hypervolumes()) > 0).any():
         for name in [str(one) for one in frame.columns if str(one).startswith("param.")]:
             for value in sorted(done[name].dropna().unique()):
                 own = (done[name] == value).to_numpy()
-                shares = noisy.only(own).hypervolumes() / whole
+                shares = noisy.only(own).hypervolumes()[whole > 0] / whole[whole > 0]
                 low, mid, high = np.quantile(shares, (ALPHA / 2, 0.5, 1 - ALPHA / 2))
                 cells = {"tried": int(own.sum()), "share": mid, "share_low": low, "share_high": high}
                 rows.append({"dimension": name.removeprefix("param."), "value": value, **cells})
