@@ -15,7 +15,7 @@ import studies
 from search import storage as store
 from search.measurements import PREFIX
 from search.queue import first_trials, job_key
-from search.study import Study, difference
+from search.study import Study, difference, heeded
 from space import Architecture, complexity
 from space.errors import InputError, nearest, within
 from space.presets import PRESETS, preset
@@ -105,7 +105,7 @@ def open_study(study: Study, storage: RDBStorage) -> optuna.Study:
 
 def defined(opened: optuna.Study) -> Study:
     """Return the study as the storage defines it now: arms may have been added. Raises InputError for a bad record."""
-    return Study.parse(store.definition(opened) | {"paper": None}, f"study {opened.study_name!r} in the storage")
+    return Study.recorded(store.definition(opened) | {"paper": None}, f"study {opened.study_name!r} in the storage")
 
 
 def fork_study(study: Study, name: str, storage: RDBStorage) -> optuna.Study:
@@ -187,10 +187,10 @@ def paper_rows(study: Study) -> dict[str, Any] | None:
 
 
 def _check_same(study: Study, was: Mapping[str, Any]) -> None:
-    after = study.to_dict()
+    was, after = heeded(was), heeded(study.to_dict())
     # A field that came later stood then as it does where nobody names it.
-    before = {field: info.get_default() for field, info in Study.model_fields.items()} | dict(was)
-    before = {field: before[field] for field in after | dict(was)}
+    before = {field: info.get_default() for field, info in Study.model_fields.items()} | was
+    before = {field: before[field] for field in after | was}
     for field in (*_counts(before, after), *_enlarged(before, after), *READS):
         before.pop(field, None)
         after.pop(field, None)

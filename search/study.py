@@ -255,6 +255,11 @@ class Study(BaseModel):
         except ValidationError as error:
             raise explain(error, where) from error
 
+    @classmethod
+    def recorded(cls, data: Mapping[str, Any], where: str) -> Self:
+        """Read back what an earlier version may have written. Raises InputError as `parse` does."""
+        return cls.parse(heeded(data), where)
+
     @property
     def full_name(self) -> str:
         """The name under which the storage and MLflow keep it."""
@@ -313,6 +318,11 @@ class Study(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that `parse` reads back to an equal value."""
         return self.model_dump(mode="json")
+
+
+def heeded(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a study's fields without those that its kind does not heed, whose defaults may have been others once."""
+    return {field: value for field, value in definition.items() if HEEDED.get(field) in (None, definition.get("kind"))}
 
 
 def list_studies() -> dict[str, str]:

@@ -115,7 +115,7 @@ def read(path: Path) -> Table:
         raise InputError(f"{path}: holds no table: {first_line(error)}") from error
     base = Architecture.parse(definition["base"], f"{path}: base")
     grid = {name: Factor.model_validate(one) for name, one in definition["factors"].items()}
-    study = Study.parse(definition | {"arms": crossed(base, grid, 1)}, str(path))
+    study = Study.recorded(definition | {"arms": crossed(base, grid, 1)}, str(path))
     factors, seeds = list(study.factors), frame["seed"].nunique()
     ordered = frame.sort_values([*factors, "seed"])
     first = ordered.iloc[::seeds]
