@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.analysis import load
-from search.plan import FORKED, open_study
+from search.plan import FORKED, defined, open_study
 from search.storage import open_storage
 from search.study import load_study
 from search.worker import join
@@ -74,6 +74,16 @@ def test_a_worker_that_joined_before_runs_arms_that_were_added(
     open_study(load_study(write_study(**TWO | {"arms": THREE}), overrides=["seeds=1", *miniature]), storage)
     worker.run()
     assert load("my_study", storage=storage)["state"].tolist() == ["COMPLETE"] * 3
+
+
+def test_a_default_of_another_kind_may_have_changed(write_study: Callable[..., str], tmp_path: Path) -> None:
+    """A record of version 0.1 has a search's sampler, though it is of an ablation, and another one than now."""
+    storage, study = open_storage(f"sqlite:///{tmp_path / 'studies.db'}"), load_study(write_study(**TWO))
+    opened = open_study(study, storage)
+    assert study.sampler != "tpe"
+    opened.set_user_attr("definition", opened.user_attrs["definition"] | {"sampler": "tpe", "predictors": False})
+    open_study(study, storage)
+    assert defined(opened).arms == study.arms
 
 
 def test_a_fork_keeps_what_still_holds(run: Run, write_study: Callable[..., str], tmp_path: Path) -> None:

@@ -7,7 +7,17 @@ import pytest
 from scipy import stats
 from sklearn.gaussian_process import GaussianProcessRegressor
 
-from search.strategy.predictors import JUDGED, POOR, Array, Knowledge, Regression, encode, rank_correlation
+from search.strategy.predictors import (
+    JUDGED,
+    POOR,
+    UNSURE,
+    Array,
+    Knowledge,
+    Regression,
+    encode,
+    extrapolate,
+    rank_correlation,
+)
 from space import SearchSpace, preset
 from space.dimensions import Dimension
 
@@ -58,6 +68,39 @@ def test_knowledge_finds_what_would_enlarge_the_front_and_what_cannot() -> None:
     assert beaten is not None and beaten[0] < beaten[1] == reached[reached[:, 1] >= 0.9, 0].max()
     assert found.cannot_reach(np.array([0.9, 0.0]), 1.9, 0.95) is None
     assert found.cannot_reach(np.array([0.9, 0.9]), 9.0, 0.95) is None  # faster than all
+
+
+def test_curves_are_extrapolated_by_regression_on_others() -> None:
+    rng = np.random.default_rng(0)
+    then = 30 + 20 * rng.random(50)
+    final = 40 + 0.8 * then + rng.standard_normal(50)
+    line = stats.linregress(then, final)
+    expected, error = extrapolate(45.0, then, final)
+    assert expected == pytest.approx(line.intercept + line.slope * 45.0)
+    assert error == pytest.approx(np.sqrt(np.sum((final - line.intercept - line.slope * then) ** 2) / 48))
+    assert extrapolate(45.0, then[:2], final[:2]) == (pytest.approx(45 + np.mean(final[:2] - then[:2])), UNSURE)
+    assert extrapolate(45.0, then[:0], final[:0]) == (45.0, UNSURE)
+    assert extrapolate(99.0, then, final)[0] == 100.0
+    assert extrapolate(45.0, then, -then)[0] == pytest.approx(-then.mean())  # never the worse for being better
+
+
+def test_estimates_weigh_less_than_what_was_found() -> None:
+    rows, values = drawn(30, 0)
+    wrong = values.copy()
+    wrong[15:] += 2.0
+    errors = np.repeat([0.0, 2.0], 15)
+    heeded = Regression(rows, wrong, errors=errors)
+    assert np.abs(heeded.predict(rows) - values).mean() < np.abs(Regression(rows, wrong).predict(rows) - values).mean()
+    assert heeded.quality == rank_correlation(heeded.left_out[:15], values[:15])
+
+
+def test_a_prior_is_corrected_by_what_is_found() -> None:
+    rows, values = drawn(12, 0)
+    asked, truth = drawn(200, 1, noise=0.0)
+    known, prior = values + 50 * rows[:, 2] ** 3, 50 * asked[:, 2] ** 3
+    plain = Regression(rows, known).predict(asked)
+    helped = Regression(rows, known, prior=50 * rows[:, 2] ** 3).predict(asked, prior)
+    assert np.abs(helped - truth - prior).mean() < 0.3 < np.abs(plain - truth - prior).mean()
 
 
 def test_what_cannot_be_predicted_is_called_poor() -> None:

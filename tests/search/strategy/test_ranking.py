@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from search.strategy.ranking import Points, fronts, rank, spread_order
+from search.strategy.ranking import Points, fronts, hypervolume, hypervolume_gains, rank, spread_order
 
 points = st.integers(2, 3).flatmap(
     lambda objectives: arrays(
@@ -46,3 +46,14 @@ def test_who_dominates_comes_before(given_points: Points) -> None:
         for other, one in enumerate(given_points):
             if dominates(one, point):
                 assert ranks[other] < ranks[index]
+
+
+@given(
+    arrays(float, st.tuples(st.integers(0, 12), st.just(2)), elements=st.integers(0, 9).map(float)),
+    arrays(float, st.tuples(st.integers(1, 6), st.just(2)), elements=st.integers(0, 9).map(float)),
+    st.tuples(st.integers(0, 5).map(float), st.integers(0, 5).map(float)),
+)
+def test_gains_are_differences_of_hypervolumes(known: Points, others: Points, reference: tuple[float, float]) -> None:
+    before = hypervolume(known, reference)
+    expected = [hypervolume(np.vstack([known, one]), reference) - before for one in others]
+    np.testing.assert_allclose(hypervolume_gains(known, others, np.array(reference)), expected, atol=1e-9)
