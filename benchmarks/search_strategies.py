@@ -65,8 +65,8 @@ class Strategy:
         """Whether a model is fitted for every candidate."""
         return self.predictors or self.sampler in ("tpe", "gp")
 
-    def study(self, table: Table, **pruning: Any) -> Study:
-        """Return the search over the table's space that follows this strategy."""
+    def study(self, table: Table, trials: int, **pruning: Any) -> Study:
+        """Return the search for so many candidates of the table's space that follows this strategy."""
         rungs = {"audit": 0.0, "confidence": 0.95 if self.measure_first else None} | pruning
         if not self.pruning:
             rungs["first"] = table.study.recipe.total_epochs - 1
@@ -75,7 +75,7 @@ class Strategy:
             table.study.to_dict()
             | {"kind": "search", "factors": {}, "arms": {}, "paper": None, "seeds": 1, "sampler": self.sampler}
             | {"dimensions": {name: one.model_dump() for name, one in table.space.dimensions.items()}}
-            | {"trials": 2 * len(table.choices) // 3, "predictors": self.predictors, "baseline": "baseline"}
+            | {"trials": trials, "predictors": self.predictors, "baseline": "baseline"}
             | {"pruning": rungs if self.pruning or self.measure_first else None},
             self.name,
         )
@@ -88,47 +88,70 @@ def replay(
 
     `workers` work side by side in simulated time, in which an epoch takes as long as the network is slow.
     """
-    search = Replay(table, strategy.study(table, **pruning), seed, budget)
-    clock = [(0.0, number, search.work()) for number in range(workers)]
-    while clock and search.spent < budget:
-        now, number, work = heapq.heappop(clock)
-        if (seconds := next(work, None)) is not None:
-            heapq.heappush(clock, (now + seconds, number, work))
-    return {"quality": search.quality, **search.counts}
+    study = strategy.study(table, 2 * len(table.choices) // 3, **pruning)
+    search = Replay(table, study, seed, budget, workers, Quality(table))
+    search.run()
+    return {"quality": search.quality(), **search.counts}
+
+
+class Decider:
+    """What one worker decides by."""
+
+    def __init__(self, study: Study, opened: optuna.Study, seed: int) -> None:
+        self.candidates = Candidates(study, opened, lambda text: None, seed=seed)
+        self.gate = Gate(study, opened)
 
 
 class Replay:
-    """One search over the table."""
+    """One search over the table, or over anything that knows as much of its architectures.
 
-    def __init__(self, table: Table, study: Study, seed: int, budget: int) -> None:
-        self.table, self.study, self.budget = table, study, budget
+    `front` is told what was trained to the end, and tells how good all of it is.
+    """
+
+    def __init__(
+        self, table: Table, study: Study, seed: int, budget: int, workers: int, front: "Quality", *, alone: bool = False
+    ) -> None:
+        self.table, self.study, self.budget, self.front = table, study, budget, front
         self.rng = np.random.default_rng(seed)
         self.opened = optuna.create_study(directions=["maximize", "maximize"])
-        self.candidates = Candidates(study, self.opened, lambda text: None, seed=1000 * seed)
-        self.gate = Gate(study, self.opened)
-        self.front = Quality(table)
-        self.spent, self.quality = 0, np.zeros(budget + 1)
+        # Workers know of each other what the storage says; `alone` lets them share what one of them made of it.
+        deciders = [Decider(study, self.opened, 1000 * seed + number) for number in range(1 if alone else workers)]
+        self.workers = [self._work(deciders[number % len(deciders)]) for number in range(workers)]
+        self.spent, self.steps = 0, [(0, 0.0)]
         self.counts = {"complete": 0, "pruned": 0, "skipped": 0}
 
-    def work(self) -> Iterator[float]:
+    def run(self) -> None:
+        """Let all workers work, each epoch in its own time, until the budget is spent or no candidate is left."""
+        clock = [(0.0, number) for number in range(len(self.workers))]
+        while clock and self.spent < self.budget:
+            now, number = heapq.heappop(clock)
+            if (seconds := next(self.workers[number], None)) is not None:
+                heapq.heappush(clock, (now + seconds, number))
+
+    def quality(self) -> Any:
+        """Return how good the front was after each epoch."""
+        spent, quality = np.array(self.steps).T
+        return quality[np.searchsorted(spent, np.arange(self.budget + 1), side="right") - 1]
+
+    def _work(self, by: Decider) -> Iterator[float]:
         """Train candidates until none is left; yield how long each epoch takes."""
-        while self.candidates.enqueue_next() is not None:
+        while by.candidates.enqueue_next() is not None:
             trial = self.opened.ask()
             rows: list[dict[str, float]] = []
             trial.set_user_attr("seed", 0)
             try:
-                yield from self._train(trial, rows)
+                yield from self._train(trial, rows, by.gate)
                 state, scores = TrialState.COMPLETE, [max(row["val_accuracy"] for row in rows), self._ratio(trial)]
                 self.front.add(self.table.index(trial.params), scores[0])
+                self.steps.append((self.spent, self.front.now))
             except Stopped as stopped:
                 state, scores = TrialState.PRUNED, None
                 trial.set_user_attr("stopped", stopped.record())
             trial.set_user_attr("curves", rows)
             self.opened.tell(trial, scores, state=state)
             self.counts["complete" if scores else trial.user_attrs["stopped"]["why"]] += 1
-            self.quality[self.spent :] = self.front.now
 
-    def _train(self, trial: optuna.Trial, rows: list[dict[str, float]]) -> Iterator[float]:
+    def _train(self, trial: optuna.Trial, rows: list[dict[str, float]], gate: Gate) -> Iterator[float]:
         architecture = self.study.space.suggest(trial)
         index, pixels = self.table.index(trial.params), self.study.data.resolution
         base = self.study.base
@@ -137,14 +160,13 @@ class Replay:
         throughput = {"train": {"ratio": self._ratio(trial)}, "operators": {"train": {"operators": timed}}}
         for name, value in {**self.table.counts[index], "throughput": throughput}.items():
             trial.set_user_attr(name, value)
-        self.gate.before_training(trial, job, throughput)
+        gate.before_training(trial, job, throughput)
         curve = self.table.curves[index, self.rng.integers(self.table.curves.shape[1])]
         for epoch, accuracy in enumerate(curve, 1):
             yield 1 / self._ratio(trial)
             rows.append({"epoch": epoch, "val_accuracy": float(accuracy)})
             self.spent = min(self.budget, self.spent + 1)
-            self.quality[self.spent :] = self.front.now
-            self.gate.after_epoch(trial, job, rows, throughput)
+            gate.after_epoch(trial, job, rows, throughput)
 
     def _ratio(self, trial: optuna.Trial) -> float:
         return float(self.table.ratio[self.table.index(trial.params)])
