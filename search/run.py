@@ -153,6 +153,7 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
     from search.analysis import answer, main_table, write_report
     from search.analysis import load as load_records
     from search.analysis.findings import nearest_feasible
+    from search.analysis.once import unchanged
     from search.plan import fork_study, open_study, paper_rows
     from search.progress import LineProgress, LiveProgress
     from search.queue import counted, is_over
@@ -191,6 +192,7 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
 
     command = f"python -m search.run {shlex.join(_repeat(args))}"
 
+    @unchanged()
     def tell() -> None:
         frame = store.patiently(lambda: load_records(study.full_name, storage=storage), say)
         text = answer(frame)

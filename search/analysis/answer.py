@@ -8,6 +8,7 @@ from search.analysis.effects import effects
 from search.analysis.factorial import is_factorial, steps
 from search.analysis.findings import nearest_feasible, savings
 from search.analysis.fronts import front, scored
+from search.analysis.once import unchanged
 from search.analysis.scores import accuracy_column
 from search.analysis.tables import open_question
 
@@ -15,6 +16,7 @@ LIKELY = 0.9  # probability from which an arm is named as being on the front
 MOST_PAIRS = 4
 
 
+@unchanged()
 def answer(frame: pd.DataFrame) -> str:
     """Say in a paragraph what is known of the study's question."""
     if frame.attrs["definition"].get("kind") == "search":

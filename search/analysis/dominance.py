@@ -11,6 +11,7 @@ from scipy import stats
 from search.analysis.effects import effects
 from search.analysis.fronts import scored
 from search.analysis.inference import ALPHA, holm
+from search.analysis.once import once
 from search.analysis.scores import POINTS, Scores, accuracy_column
 
 DRAWS = 4000
@@ -72,6 +73,7 @@ class NoisyFront:
         return order, np.take_along_axis(self.speed, order, 1), best
 
 
+@once
 def noisy_front(frame: pd.DataFrame) -> NoisyFront | None:
     """Return what a study's noise leaves possible, or None where it is not known.
 
@@ -103,6 +105,7 @@ def noisy_front(frame: pd.DataFrame) -> NoisyFront | None:
     return NoisyFront(arms, _accuracies(scores, arms, rng), _speeds(table, rng))
 
 
+@once
 def dominations(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the pairs of arms of which the data say that one is both faster and more accurate: better, worse, p.
 

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from search.analysis.inference import Difference, alpha_each, decide, interval_alpha, looks
+from search.analysis.once import once
 from search.analysis.records import SPEEDS
 from search.analysis.scores import Scores, accuracy_column
 
@@ -32,6 +33,7 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
+@once
 def effects(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row an arm, in the study's order.
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from statsmodels.stats.anova import anova_lm
 
 from search.analysis.effects import JUDGED, judged
+from search.analysis.once import once
 from search.analysis.scores import Scores
 
 VERDICTS = {"hurts": "depends", "helps": "depends", "equivalent": "does not depend", "undecided": "undecided"}
@@ -26,6 +27,7 @@ def levels(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({arm: spec["levels"] for arm, spec in arms.items()}).T
 
 
+@once
 def steps(frame: pd.DataFrame) -> pd.DataFrame:
     """Return what a step of each factor away from the baseline's level does, one row a step or pair of steps.
 

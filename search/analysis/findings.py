@@ -10,6 +10,7 @@ from scipy import stats
 from search.analysis.dominance import noisy_front
 from search.analysis.fronts import scored
 from search.analysis.inference import ALPHA
+from search.analysis.once import once
 from search.strategy.predictors import JUDGED, rank_correlation
 from search.strategy.ranking import hypervolume
 
@@ -80,6 +81,7 @@ def replication(frame: pd.DataFrame) -> pd.DataFrame | None:
     return shown.rename(columns=columns)[["arm", "train_ratio", "first", "mean", "seeds", "before", "after"]]
 
 
+@once
 def by_dimension(frame: pd.DataFrame) -> pd.DataFrame:
     """Return how much of the front each value of each dimension reaches by itself.
 

@@ -6,9 +6,11 @@ import pandas as pd
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from search.analysis.once import once
 from search.strategy.ranking import hypervolume, non_dominated
 
 
+@once
 def scored(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the architectures trained to the end that keep the constraints, and whether each is ``on_front``.
 

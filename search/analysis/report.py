@@ -21,6 +21,7 @@ from search.analysis.dominance import dominations, noisy_front
 from search.analysis.factorial import is_factorial
 from search.analysis.figures import all_figures
 from search.analysis.findings import prediction_quality
+from search.analysis.once import unchanged
 from search.analysis.records import flat
 from search.analysis.scores import accuracy_column
 from search.analysis.tables import (
@@ -71,6 +72,7 @@ TITLES = {
 }
 
 
+@unchanged()
 def write_report(frame: pd.DataFrame, out: Path, *, command: str, live: bool = False) -> dict[str, Path]:
     """Write report.html, tables as CSV, Markdown and LaTeX (booktabs), trials as CSV and figures as PNG into `out`.
 

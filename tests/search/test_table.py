@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.search_strategies import Quality, Strategy, replay
+from benchmarks.search_strategies import Quality, Replay, Strategy, replay
 from search import table
 from search.analysis import load
 from search.table import Table, main, read
@@ -100,3 +100,14 @@ def test_a_replay_spends_its_budget_and_decides_as_a_search_does(shipped: Table,
     if strategy.pruning:
         assert found["pruned"] > 0
         assert found["complete"] + found["pruned"] > 20
+
+
+def test_sixty_four_workers_at_once_try_no_architecture_twice(shipped: Table) -> None:
+    study = Strategy("tpe", pruning=True, predictors=True).study(shipped, 100)
+    search = Replay(shipped, study, 0, 400, 64, Quality(shipped))
+    search.run()
+    tried = [trial.user_attrs["fingerprint"] for trial in search.opened.get_trials(deepcopy=False)]
+    assert len(tried) == len(set(tried)) > 64
+    assert search.spent == 400
+    assert sum(search.counts.values()) + 64 >= len(tried)
+    assert 0.5 < search.quality()[-1] <= 1
