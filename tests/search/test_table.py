@@ -103,11 +103,11 @@ def test_a_replay_spends_its_budget_and_decides_as_a_search_does(shipped: Table,
 
 
 def test_sixty_four_workers_at_once_try_no_architecture_twice(shipped: Table) -> None:
-    study = Strategy("tpe", pruning=True, predictors=True).study(shipped, 100)
-    search = Replay(shipped, study, 0, 400, 64, Quality(shipped))
+    study, budget = Strategy("nsga2", pruning=True).study(shipped, 150), 280
+    search = Replay(shipped, study, 0, budget, 64, Quality(shipped))
     search.run()
     tried = [trial.user_attrs["fingerprint"] for trial in search.opened.get_trials(deepcopy=False)]
     assert len(tried) == len(set(tried)) > 64
-    assert search.spent == 400
+    assert search.spent == budget
     assert sum(search.counts.values()) + 64 >= len(tried)
-    assert 0.5 < search.quality()[-1] <= 1
+    assert 0 < search.quality()[-1] <= 1
