@@ -279,7 +279,7 @@ def hypervolume_figure(frame: pd.DataFrame) -> Figure | None:
     figure, axes = new_axes(6.6, 2.8)
     axes.step(range(1, len(volume) + 1), volume, where="post", color=sns.color_palette("colorblind")[0], lw=1.7)
     axes.set_xlabel("complete trials")
-    axes.set_ylabel("hypervolume\n(points × relative speed)")
+    axes.set_ylabel("hypervolume\n(points × throughput ratio)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color=GREY, alpha=0.2, lw=0.6)
     return figure
