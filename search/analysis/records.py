@@ -1,7 +1,7 @@
 """The storage's trials as one table."""
 
 import json
-from typing import Any
+from typing import Any, Self
 
 import optuna
 import pandas as pd
@@ -61,8 +61,19 @@ def load(study: str, *, storage: str | BaseStorage = DEFAULT_STORAGE) -> pd.Data
             f"trial {first.get(fingerprint, number)}"
             for fingerprint, number in zip(frame["fingerprint"], frame["number"], strict=True)
         ]
-    frame.attrs = {"definition": opened.user_attrs.get("definition", {}), "study": opened.study_name}
+    frame.attrs = {"definition": Definition(opened.user_attrs.get("definition", {})), "study": opened.study_name}
     return frame
+
+
+class Definition(dict[str, Any]):
+    """A study's definition, which nobody changes.
+
+    Whenever a column is looked at, pandas copies a frame's attrs, and all that is in them: of 192 arms that took nine
+    tenths of the time in which a report was made.
+    """
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
 
 
 def _columns(opened: optuna.Study) -> list[str]:

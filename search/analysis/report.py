@@ -185,7 +185,7 @@ def _page(
         facts=_facts(frame, machine),
         command=command,
         live=live,
-        definition=yaml.safe_dump(definition, sort_keys=False, allow_unicode=True),
+        definition=yaml.safe_dump(dict(definition), sort_keys=False, allow_unicode=True),
     )
 
 
