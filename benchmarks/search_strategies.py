@@ -216,7 +216,7 @@ def strategies() -> list[Strategy]:
             Strategy(sampler, pruning=True),
             Strategy(sampler, measure_first=True, pruning=True),
         ]
-    for sampler in ("random", "tpe", "nsga2"):
+    for sampler in ("random", "tpe"):
         found += [Strategy(sampler, predictors=True), Strategy(sampler, True, True, True)]
     return found
 
@@ -234,17 +234,16 @@ def main() -> None:
     table = read(args.table)
     budget = CANDIDATES * table.study.recipe.total_epochs
     chosen = [one for one in strategies() if one == Strategy("random") or one.sampler in args.samplers]
-    results: dict[str, Any] = json.loads(args.json.read_text())["strategies"] if args.json.exists() else {}
-    goal = float("nan")
+    known = json.loads(args.json.read_text()) if args.json.exists() else {"goal": float("nan"), "strategies": {}}
+    goal, results = known["goal"], known["strategies"]
     chosen.sort(key=lambda one: one != Strategy("random"))
     with ProcessPoolExecutor(args.processes, initializer=_quiet) as pool:
         for one in chosen:
             repetitions = min(args.repetitions, args.slow if one.is_slow else args.repetitions)
-            runs = list(
-                pool.map(
-                    partial(replay, table, one, budget=budget, workers=args.workers), range(repetitions), chunksize=2
-                )
-            )
+            if results.get(one.name, {}).get("repetitions", 0) >= repetitions:
+                continue
+            work = partial(replay, table, one, budget=budget, workers=args.workers)
+            runs = list(pool.map(work, range(repetitions), chunksize=2))
             quality = np.array([run.pop("quality") for run in runs])
             if one == Strategy("random"):
                 goal = float(quality.mean(0)[-1])
@@ -260,7 +259,8 @@ def main() -> None:
                 **{name: float(np.mean([run[name] for run in runs])) for name in runs[0]},
             }
             print(_line(one.name, results[one.name]), flush=True)
-    args.json.write_text(json.dumps({"budget": budget, "goal": goal, "strategies": results}, indent=1) + "\n")
+            found = {"budget": budget, "workers": args.workers, "goal": goal, "strategies": results}
+            args.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def _line(name: str, found: dict[str, Any]) -> str:
