@@ -1,6 +1,5 @@
 """Asynchronous successive halving for studies with several objectives, which Optuna's own pruners refuse."""
 
-from array import array
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
@@ -11,7 +10,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from search.strategy.following import Following
-from search.strategy.ranking import Points, rank
+from search.strategy.ranking import Layers, Pile, Point, spread_order
 
 RUNG = "rung:"  # begins the names of the user attributes that hold what trials reached
 
@@ -67,62 +66,45 @@ class ParetoPruner:
             return False
         name = f"{RUNG}{step}"
         trial.set_user_attr(name, [float(value) for value in values])
-        known = self._rungs.setdefault(trial.storage, {}).setdefault(trial.study.study_name, _Rungs())
-        signs = [1.0 if direction is StudyDirection.MAXIMIZE else -1.0 for direction in directions]
-        return self.stops(np.vstack([values, known.others(trial, name)]) * signs)
+        signs = tuple(1.0 if direction is StudyDirection.MAXIMIZE else -1.0 for direction in directions)
+        rungs = self._rungs.setdefault(trial.storage, {}).setdefault(trial.study.study_name, _Rungs(signs))
+        return self.stops(rungs.at(trial.study, name), rungs.signed(values))
 
-    def stops(self, reached: Points) -> bool:
-        """Say whether the first of the points at a rung, all objectives maximised, is to be given up."""
-        kept = max(1, len(reached) // self.reduction)
-        own, others = reached[0], reached[1:]
-        ahead = (others >= own).all(1) & (others > own).any(1)
-        if len(reached) <= self.warm_up or not ahead.any():
+    def stops(self, rung: Layers | Pile, point: Point) -> bool:
+        """Say whether a point of those at a rung, all objectives maximised, is to be given up."""
+        before, own = rung.around(point)
+        kept = max(1, len(rung) // self.reduction)
+        if len(rung) <= self.warm_up or not before or before + len(own) <= kept:
             return False
-        if ahead.sum() >= kept:
-            return True  # all of these are on earlier fronts
-        behind = (others <= own).all(1) & (others < own).any(1)  # these on later ones, and without a say
-        return rank(np.vstack([own, others[~behind]]), 0)[0] >= kept
+        if before >= kept:
+            return True
+        place = int(np.flatnonzero((own == point).all(1))[0])
+        return before + int(np.flatnonzero(spread_order(own) == place)[0]) >= kept
 
 
 class _Rungs:
     """What the trials of one study reached at each rung."""
 
-    def __init__(self) -> None:
+    def __init__(self, signs: tuple[float, ...]) -> None:
+        self._signs = signs
         self._following = Following()
-        self._rungs: dict[str, _Rung] = {}
+        self._reached: dict[str, dict[int, Point]] = {}
+        self._ranked: dict[str, Layers | Pile] = {}
 
-    def others(self, trial: optuna.Trial, name: str) -> Points:
-        """Return what all but this trial reached at a rung. Who failed says nothing, and may have been tried again."""
-        for one in self._following.changed(trial.study):
-            for attr in [attr for attr in one.user_attrs if attr.startswith(RUNG)]:
-                rung = self._rungs.setdefault(attr, _Rung())
-                if one.state is TrialState.FAIL:
-                    rung.drop(one.number)
-                elif one.number not in rung.places:
-                    rung.add(one.number, one.user_attrs[attr])
-        return self._rungs[name].others(trial.number)
+    def signed(self, values: Sequence[float]) -> Point:
+        """Return values all of which are maximised."""
+        return tuple(sign * value for sign, value in zip(self._signs, values, strict=True))
 
-
-class _Rung:
-    """Points by the numbers of their trials, in memory that only grows, as most studies do."""
-
-    def __init__(self) -> None:
-        self.places: dict[int, int] = {}
-        self._values = array("d")
-
-    def add(self, number: int, values: Sequence[float]) -> None:
-        self.places[number] = len(self.places)
-        self._values.extend(values)
-
-    def drop(self, number: int) -> None:
-        if number in self.places:
-            left = {one: point for one, point in zip(self.places, self._points(), strict=True) if one != number}
-            self.places, self._values = {}, array("d")
-            for one, point in left.items():
-                self.add(one, point)
-
-    def others(self, number: int) -> Points:
-        return np.delete(self._points(), self.places[number], axis=0)
-
-    def _points(self) -> Points:
-        return np.array(self._values).reshape(len(self.places), -1)
+    def at(self, study: optuna.Study, name: str) -> Layers | Pile:
+        """Return what all trials reached at a rung. Who failed says nothing, and may have been tried again."""
+        kind = Layers if len(self._signs) == 2 else Pile
+        for trial in self._following.changed(study):
+            for rung in [attr for attr in trial.user_attrs if attr.startswith(RUNG)]:
+                reached = self._reached.setdefault(rung, {})
+                if trial.state is TrialState.FAIL:
+                    if reached.pop(trial.number, None) is not None:
+                        self._ranked[rung] = kind(reached.values())
+                elif trial.number not in reached:
+                    reached[trial.number] = self.signed(trial.user_attrs[rung])
+                    self._ranked.setdefault(rung, kind()).add(reached[trial.number])
+        return self._ranked[name]

@@ -1,11 +1,13 @@
 """Points with several objectives, all maximised: their fronts, what these dominate, and an order that spreads."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 Points = NDArray[np.float64]  # (points, objectives)
+Point = tuple[float, ...]
 
 
 def non_dominated(points: Points) -> NDArray[np.bool_]:
@@ -90,10 +92,71 @@ def spread_order(points: Points) -> NDArray[np.int_]:
     return np.array(order)
 
 
-def rank(points: Points, index: int) -> tuple[int, int]:
-    """Return how many points come before that of an index, those of earlier fronts, then of its own, and its front."""
-    front = fronts(points)
-    before = int((front < front[index]).sum())
-    own = np.unique(points[front == front[index]], axis=0)
-    place = int(np.flatnonzero((own == points[index]).all(1))[0])
-    return before + int(np.flatnonzero(spread_order(own) == place)[0]), int(front[index])
+class Pile:
+    """Points that come one by one, of any number of objectives, sorted anew whenever one asks for their order."""
+
+    def __init__(self, points: Iterable[Point] = ()) -> None:
+        self._points = list(points)
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def add(self, point: Point) -> None:
+        """Add a point."""
+        self._points.append(point)
+
+    def around(self, point: Point) -> tuple[int, Points]:
+        """Return how many are on earlier fronts than a point that was added, and those that differ on its own."""
+        points = np.array(self._points)
+        front = fronts(points)
+        own = front[(points == point).all(1)][0]
+        return int((front < own).sum()), np.unique(points[front == own], axis=0)
+
+
+class Layers:
+    """Points of two objectives that come one by one; their fronts are kept, so that order costs little at any time.
+
+    Each front is sorted. A point that comes pushes a run of the points of its front to the next, these push a run
+    there, and so on (Yakupov and Buzdalov, CEC 2015, incremental non-dominated sorting in two dimensions).
+    """
+
+    def __init__(self, points: Iterable[Point] = ()) -> None:
+        self._fronts: list[list[Point]] = []
+        self._size = 0
+        for point in points:
+            self.add(point)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, point: Point) -> None:
+        """Add a point."""
+        self._size += 1
+        index, coming = self._front_of(point), [point]
+        while coming:
+            if index == len(self._fronts):
+                self._fronts.append(coming)
+                return
+            front = self._fronts[index]
+            # Whoever is not above the first of them and not beyond the last is dominated by one of them, or its equal.
+            begin = bisect_left(front, -coming[0][1], key=lambda one: -one[1])
+            end = bisect_right(front, coming[-1][0], key=lambda one: one[0])
+            pushed = front[begin:end]
+            if pushed[:1] == [point]:
+                coming, pushed = [point, *pushed], []
+            front[begin : max(begin, end)] = coming
+            index, coming = index + 1, pushed
+
+    def around(self, point: Point) -> tuple[int, Points]:
+        """Return how many are on earlier fronts than a point that was added, and those that differ on its own."""
+        index = self._front_of(point)
+        return sum(map(len, self._fronts[:index])), np.unique(np.array(self._fronts[index]), axis=0)
+
+    def _front_of(self, point: Point) -> int:
+        """Return the first front of which nothing dominates a point; all earlier ones have something that does."""
+
+        def is_clear(front: list[Point]) -> bool:
+            place = bisect_left(front, point[0], key=lambda one: one[0])
+            return place == len(front) or front[place][1] < point[1] or front[place] == point
+
+        return bisect_left(self._fronts, True, key=is_clear)

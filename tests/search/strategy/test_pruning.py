@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from search.strategy import ParetoPruner
-from search.strategy.ranking import fronts, rank
+from search.strategy.ranking import Layers, fronts, spread_order
 
 SAMPLERS = {
     "tpe": lambda: optuna.samplers.TPESampler(seed=0),
@@ -107,22 +107,24 @@ def test_failed_trials_are_not_compared_with() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=40), st.integers(2, 4))
-def test_who_goes_on_is_who_ranks_high_among_all(values: list[tuple[int, int]], reduction: int) -> None:
-    points = np.array(values, dtype=float)
-    place, front = rank(points, 0)
-    stops = ParetoPruner(reduction=reduction, warm_up=0).stops(points)
-    assert stops == (front > 0 and place >= max(1, len(points) // reduction))
+def test_who_is_ahead_of_a_share_of_all_goes_on(values: list[tuple[int, int]], reduction: int) -> None:
+    """The rule, spelled out: front by front, those of a front in the order that spreads."""
+    layers, points = Layers(values), np.array(values, dtype=float)
+    front, order = fronts(points), []
+    for index in range(front.max() + 1):
+        own = np.unique(points[front == index], axis=0)
+        waiting = (front < index).sum()
+        order += [(tuple(own[place]), waiting + step) for step, place in enumerate(spread_order(own))]
+    for point, place in order:
+        stops = ParetoPruner(reduction=reduction, warm_up=0).stops(layers, point)
+        assert stops == ((front[(points == point).all(1)] > 0).all() and place >= max(1, len(points) // reduction))
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 2)), min_size=1, max_size=30), st.integers(2, 4))
 def test_of_all_at_a_rung_the_front_and_a_share_go_on(values: list[tuple[float, float]], reduction: int) -> None:
     pruner = ParetoPruner(reduction=reduction, warm_up=0)
-    points = np.array(values)
-    going_on = {
-        tuple(point)
-        for index, point in enumerate(points)
-        if not pruner.stops(np.vstack([points[index], np.delete(points, index, 0)]))
-    }
+    points, layers = np.array(values), Layers(values)
+    going_on = {point for point in values if not pruner.stops(layers, point)}
     first = {tuple(point) for point, front in zip(points, fronts(points), strict=True) if front == 0}
     assert first <= going_on
     assert len(going_on) <= max(len(first), len(points) // reduction)

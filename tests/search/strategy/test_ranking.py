@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from search.strategy.ranking import Points, fronts, hypervolume, hypervolume_gains, rank, spread_order
+from search.strategy.ranking import Layers, Pile, Points, fronts, hypervolume, hypervolume_gains, spread_order
 
 points = st.integers(2, 3).flatmap(
     lambda objectives: arrays(
@@ -39,13 +39,21 @@ def test_spread_order_takes_the_farthest_next(given_points: Points) -> None:
         assert gaps[order[place]] >= gaps.max() - 1e-12
 
 
-@given(points)
-def test_who_dominates_comes_before(given_points: Points) -> None:
-    ranks = [rank(given_points, index)[0] for index in range(len(given_points))]
-    for index, point in enumerate(given_points):
-        for other, one in enumerate(given_points):
-            if dominates(one, point):
-                assert ranks[other] < ranks[index]
+@given(points, st.booleans())
+def test_points_that_come_one_by_one_are_on_the_same_fronts(given_points: Points, layered: bool) -> None:
+    together = fronts(given_points)
+    pairs = layered and given_points.shape[1] == 2
+    found: Layers | Pile = Layers() if pairs else Pile()
+    for count, point in enumerate(given_points, 1):
+        found.add(tuple(point))
+        now = fronts(given_points[:count])
+        assert len(found) == count
+        before, own = found.around(tuple(point))
+        assert before == (now < now[-1]).sum()
+    for point, front in zip(given_points, together, strict=True):
+        before, own = found.around(tuple(point))
+        assert before == (together < front).sum()
+        assert own.tolist() == np.unique(given_points[together == front], axis=0).tolist()
 
 
 @given(
