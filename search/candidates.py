@@ -23,7 +23,7 @@ from space.complexity import operators
 from space.dimensions import Choice
 from space.errors import InputError
 
-POOL = 64  # candidates drawn at random among which predictors choose, beside the sampler's own
+POOL = 128  # candidates drawn at random among which predictors choose, beside the sampler's own
 TRIES = 8  # repetitions after which a sampler is taken not to know more
 RECENT = 256  # complete trials that curves are compared with
 TIMED = 16  # networks whose operators predictors learn from
