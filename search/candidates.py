@@ -51,7 +51,7 @@ class Candidates:
         begun = len(opened.get_trials(deepcopy=False))
         own = None if seed is None else seed + begun
         self.view = View(study.space, study.sampler, seed=own, trials=study.trials)
-        self.known: set[str] = set()  # the fingerprints of all that were tried, or will be
+        self._known: set[str] = set()  # the fingerprints of all that were tried, or will be
         self._following = Following()
         self._jobs: dict[Hashable, FrozenTrial] = {}
         self._shown: dict[Hashable, int] = {}  # jobs, and their numbers in the view
@@ -68,11 +68,11 @@ class Candidates:
     def enqueue_next(self) -> int | None:
         """Enqueue the next candidate; return its seed, or None where the search has got all that it wants, or can."""
         self._look()
-        if len(self.known) >= self.study.trials:
+        if len(self._known) >= self.study.trials:
             return None
         own = self._proposed() or self._anything_new()
         if own is None:
-            self.tell(f"no candidate is left: {len(self.known)} of the {self.study.trials} that were asked for")
+            self.tell(f"no candidate is left: {len(self._known)} of the {self.study.trials} that were asked for")
             return None
         chosen, expected = self._best(own)
         job = chosen.architecture.fingerprint, chosen.seed
@@ -95,7 +95,7 @@ class Candidates:
             before = self._jobs.get(job)
             if before is None or before.number == trial.number or is_lost(before):
                 self._jobs[job] = trial
-                self.known.add(trial.user_attrs["fingerprint"])
+                self._known.add(trial.user_attrs["fingerprint"])
                 changed.append(job)
                 if trial.state is TrialState.COMPLETE and job not in self._ended:
                     self._curves.add(trial)
@@ -149,10 +149,10 @@ class Candidates:
             return None
         if self._rest is None:
             self._rest = self._all()
-        return next((one for one in self._rest if one.architecture.fingerprint not in self.known), None)
+        return next((one for one in self._rest if one.architecture.fingerprint not in self._known), None)
 
     def _all(self) -> Iterator[Proposal]:
-        rest = View(self.study.space, "exhaustive", seed=len(self.known))
+        rest = View(self.study.space, "exhaustive", seed=len(self._known))
         while (proposal := rest.propose()) is not None:
             try:
                 yield Proposal(proposal[1], self.study.space.architecture(proposal[1]))
@@ -180,7 +180,7 @@ class Candidates:
                 architecture = self.study.space.architecture(chosen)
             except InputError:
                 continue
-            if architecture.fingerprint in self.known or architecture.fingerprint in found:
+            if architecture.fingerprint in self._known or architecture.fingerprint in found:
                 continue
             if not breaks_counts(self.study, complexity(architecture, self._pixels)):
                 found[architecture.fingerprint] = Proposal(chosen, architecture)

@@ -28,7 +28,8 @@ def print_forecast(study: Study, console: Console, *, as_json: bool) -> None:
     console.print(table)
     if study.kind == "search":
         space = study.space
-        console.print(f"{study.trials} trials by {study.sampler} out of at most {space.combinations:,} combinations:")
+        by = f"{study.sampler}{' and predictors' if study.predicts else ''}"
+        console.print(f"{study.trials} trials by {by} out of at most {space.combinations:,} combinations:")
         for name, dimension in study.dimensions.items():
             console.print(f"  {name}: {', '.join(map(str, dimension.values))}   ({dimension.path})", markup=False)
     console.print(f"{plan['trials']} trials. {plan['time']}", markup=False, highlight=False)
