@@ -208,17 +208,15 @@ def bootstrap(values: Any, statistic: Any, draws: int = 400) -> tuple[float, flo
 
 def strategies() -> list[Strategy]:
     """Return random search, and each sampler alone and with what can be done beside it."""
-    found = [Strategy("exhaustive")]
-    for sampler in ("random", "qmc", "tpe", "nsga2", "nsga3", "gp"):
-        found += [
-            Strategy(sampler),
-            Strategy(sampler, measure_first=True),
-            Strategy(sampler, pruning=True),
-            Strategy(sampler, measure_first=True, pruning=True),
-        ]
-    for sampler in ("random", "tpe"):
-        found += [Strategy(sampler, predictors=True), Strategy(sampler, True, True, True)]
-    return found
+    predicted = [Strategy(sampler, predictors=True) for sampler in ("random", "tpe")]
+    rest = [
+        Strategy(sampler, measure_first=measure_first, pruning=pruning)
+        for sampler in ("random", "qmc", "tpe", "nsga2", "nsga3", "gp")
+        for pruning in (False, True)
+        for measure_first in (False, True)
+    ]
+    everything = [Strategy(sampler, True, True, True) for sampler in ("random", "tpe")]
+    return [*predicted, Strategy("exhaustive"), *rest, *everything]
 
 
 def main() -> None:
