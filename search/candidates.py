@@ -25,6 +25,7 @@ from space.errors import InputError
 
 POOL = 128  # candidates drawn at random among which predictors choose, beside the sampler's own
 TRIES = 8  # repetitions after which a sampler is taken not to know more
+DRAWS = 10_000  # candidates drawn in a space that is too large to be listed, to find one that is new
 RECENT = 256  # complete trials that curves are compared with
 TIMED = 16  # networks whose operators predictors learn from
 
@@ -146,7 +147,7 @@ class Candidates:
     def _anything_new(self) -> Proposal | None:
         """Return what the sampler does not come to any more."""
         if self.study.space.combinations > MOST_TO_EXHAUST:
-            return None
+            return next(self._at_random(DRAWS), None)
         if self._rest is None:
             self._rest = self._all()
         return next((one for one in self._rest if one.architecture.fingerprint not in self._known), None)
@@ -174,19 +175,23 @@ class Candidates:
     def _drawn(self) -> list[Proposal]:
         """Draw candidates that nobody tried, and that break no limit on what is counted."""
         found: dict[str, Proposal] = {}
-        for _ in range(4 * POOL):
+        for one in self._at_random(4 * POOL):
+            if not breaks_counts(self.study, complexity(one.architecture, self._pixels)):
+                found[one.architecture.fingerprint] = one
+            if len(found) == POOL:
+                break
+        return list(found.values())
+
+    def _at_random(self, draws: int) -> Iterator[Proposal]:
+        """Yield those of so many draws that nobody tried."""
+        for _ in range(draws):
             chosen = self.study.space.choose(lambda name, values: self._dice.choice(values))
             try:
                 architecture = self.study.space.architecture(chosen)
             except InputError:
                 continue
-            if architecture.fingerprint in self._known or architecture.fingerprint in found:
-                continue
-            if not breaks_counts(self.study, complexity(architecture, self._pixels)):
-                found[architecture.fingerprint] = Proposal(chosen, architecture)
-            if len(found) == POOL:
-                break
-        return list(found.values())
+            if architecture.fingerprint not in self._known:
+                yield Proposal(chosen, architecture)
 
     def _learn(self) -> None:
         """Fit what is known, of a large search the best and the latest half of as many as can be fitted."""
