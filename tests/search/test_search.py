@@ -107,6 +107,19 @@ def test_a_space_is_exhausted_without_training_anything_twice(run_here: Run, tmp
         assert "no candidate is left: 4 of the 9 that were asked for" in told
 
 
+def test_a_space_too_large_to_be_listed_is_drawn_from(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the sampler knows nothing at all, as where all that it proposes was tried."""
+    monkeypatch.setattr("search.candidates.MOST_TO_EXHAUST", 1)
+    monkeypatch.setattr("search.candidates.TRIES", 0)
+    small = "dimensions={depth: {path: depths.0, choices: [1, 2]}}"
+    code, told = run_here("pareto_search", *PLAIN, "--set", small, "--set", "trials=3")
+    assert code == 0, told
+    assert sorted(records(tmp_path)["param.depth"].dropna()) == [1, 2]
+    assert "no candidate is left: " in told
+
+
 def test_repetitions_become_further_seeds(run_here: Run, tmp_path: Path) -> None:
     small = "dimensions={depth: {path: depths.0, choices: [1, 2]}}"
     rest = ("--set", "pruning=null", "--set", "predictors=false", "--set", "sampler=random", "--set", "trials=2")
