@@ -101,10 +101,12 @@ class _Rungs:
         for trial in self._following.changed(study):
             for rung in [attr for attr in trial.user_attrs if attr.startswith(RUNG)]:
                 reached = self._reached.setdefault(rung, {})
-                if trial.state is TrialState.FAIL:
-                    if reached.pop(trial.number, None) is not None:
-                        self._ranked[rung] = kind(reached.values())
-                elif trial.number not in reached:
-                    reached[trial.number] = self.signed(trial.user_attrs[rung])
-                    self._ranked.setdefault(rung, kind()).add(reached[trial.number])
+                before = reached.pop(trial.number, None)
+                now = None if trial.state is TrialState.FAIL else self.signed(trial.user_attrs[rung])
+                if now is not None:
+                    reached[trial.number] = now
+                if before is not None and before != now:
+                    self._ranked[rung] = kind(reached.values())
+                elif before is None and now is not None:
+                    self._ranked.setdefault(rung, kind()).add(now)
         return self._ranked[name]

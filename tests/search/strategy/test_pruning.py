@@ -106,6 +106,16 @@ def test_failed_trials_are_not_compared_with() -> None:
     assert not pruner.report(study.ask(), 1, [3.0, 3.0])
 
 
+def test_a_trial_that_reports_again_stands_where_it_does_now() -> None:
+    """As one that goes on from an earlier epoch, with other values."""
+    study = optuna.create_study(directions=["maximize", "maximize"])
+    pruner, again = ParetoPruner(warm_up=0), study.ask()
+    assert not pruner.report(again, 1, [9.0, 9.0])
+    assert pruner.report(study.ask(), 1, [8.0, 8.0])
+    assert pruner.report(again, 1, [1.0, 1.0])
+    assert not pruner.report(study.ask(), 1, [8.5, 8.5])
+
+
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=40), st.integers(2, 4))
 def test_who_is_ahead_of_a_share_of_all_goes_on(values: list[tuple[int, int]], reduction: int) -> None:
     """The rule, spelled out: front by front, those of a front in the order that spreads."""
