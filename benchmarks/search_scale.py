@@ -161,7 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--workers", type=int, default=64, help="simulated workers side by side (default: 64)")
-    parser.add_argument("--samplers", nargs="+", default=["random", "nsga2"])
+    parser.add_argument("--samplers", nargs="+", default=["random"])
     parser.add_argument("--json", type=Path, default=HERE / "results" / "search_scale.json")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
