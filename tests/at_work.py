@@ -1,6 +1,7 @@
 """Studies that run in processes of their own, to be killed where it hurts."""
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -37,6 +38,11 @@ Begin = Callable[..., subprocess.Popen[str]]
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def heed_interrupts() -> None:
+    """Undo, in a process about to begin, that shells start background jobs, which tests may be, with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:

@@ -14,7 +14,7 @@ import optuna
 import pytest
 import torch
 import yaml
-from at_work import MINIATURE, Begin, environment
+from at_work import MINIATURE, Begin, environment, heed_interrupts
 from pytest_postgresql.janitor import DatabaseJanitor
 from servers import postgresql, postgresql_programs
 
@@ -43,7 +43,13 @@ def begin(miniature: list[str], tmp_path: Path) -> Iterator[Begin]:
         overrides = [part for change in miniature for part in ("--set", change)] if small else []
         command = [sys.executable, "-m", module, *overrides, *args]
         process = subprocess.Popen(
-            command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+            command,
+            cwd=tmp_path,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            preexec_fn=heed_interrupts,
         )
         started.append(process)
         return process

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from at_work import heed_interrupts
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
@@ -118,8 +119,7 @@ def test_a_killed_study_goes_on_where_it_stopped(
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
-        # A shell starts its background jobs, which tests may be, with SIGINT ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heed_interrupts,
     )
     assert process.stderr is not None
     for line in process.stderr:
