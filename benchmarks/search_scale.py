@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import optuna
 
-from benchmarks.search_strategies import Replay, Strategy
+from benchmarks.search_strategies import TABLE, Replay, Strategy
 from search.candidates import Candidates
 from search.gate import Gate
 from search.study import Study
@@ -29,7 +29,6 @@ from space import SearchSpace
 from space.dimensions import Choice, Dimension
 
 HERE = Path(__file__).parent
-TABLE = HERE.parent / "studies" / "tables" / "laptop.parquet"
 DIMENSIONS = {
     "branch ratio": Dimension(path="mixers.*.branch_ratio", choices=tuple(n / 32 for n in range(1, 11))),
     "band kernel": Dimension(path="mixers.*.band_kernel_size", low=3, high=41, step=2),

@@ -203,7 +203,7 @@ class Candidates:
         reached = np.array([self._curves.reached(trial) for trial in tried])
         made = [self.study.space.architecture(trial.params) for trial in tried]
         rows = np.array([self._encoded(trial.params, one) for trial, one in zip(tried, made, strict=True)])
-        if self._knowledge is None or len(tried) >= 1.25 * self._knowledge.fitted:
+        if self._knowledge is None or self._knowledge.is_outgrown(len(tried)):
             self._times = self._operator_times(tried)
         prior = self._prior([Proposal(trial.params, one) for trial, one in zip(tried, made, strict=True)])
         self._knowledge = Knowledge(rows, reached[:, :2], self._knowledge, errors=reached[:, 2], prior=prior)

@@ -142,13 +142,17 @@ class Knowledge:
         errors: Array | float = 0.0,
         prior: Array | float = 1.0,
     ) -> None:
-        kept = before if before is not None and len(rows) < 1.25 * before.fitted else None
+        kept = before if before is not None and not before.is_outgrown(len(rows)) else None
         found = np.broadcast_to(np.asarray(errors) == 0, len(rows))
         self.reached, self._worst = reached[found], reached.min(0)
         self.fitted: int = len(rows) if kept is None else kept.fitted
         self.accuracy: Regression = Regression(rows, reached[:, 0], errors=errors, like=kept.accuracy if kept else None)
         speeds = np.log(reached[:, 1])
         self.speed: Regression = Regression(rows, speeds, prior=np.log(prior), like=kept.speed if kept else None)
+
+    def is_outgrown(self, count: int) -> bool:
+        """Say whether its kernels were fitted to so few that with this many they are fitted anew."""
+        return count >= 1.25 * self.fitted
 
     @property
     def is_poor(self) -> bool:

@@ -1,7 +1,6 @@
 """The command line as a person uses it: real processes, a real SQLite storage and a real MLflow store."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from at_work import heed_interrupts
+from at_work import Begin, environment
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
@@ -44,10 +43,6 @@ def call(command: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -
         code = main(command[3:])
     told = capsys.readouterr()
     return subprocess.CompletedProcess(command, code, told.out, told.err)
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def storage(folder: Path) -> str:
@@ -109,18 +104,10 @@ def test_another_definition_under_the_same_name_is_refused(
     indirect=["storage_url"],
 )
 def test_a_killed_study_goes_on_where_it_stopped(
-    command: Callable[..., list[str]], tmp_path: Path, kill: signal.Signals, storage_url: str
+    begin: Begin, command: Callable[..., list[str]], tmp_path: Path, kill: signal.Signals, storage_url: str
 ) -> None:
     args = command("--study", "kernel_ablation", "--seeds", "2", "--storage", storage_url)
-    process = subprocess.Popen(
-        args,
-        cwd=tmp_path,
-        env=environment(),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        preexec_fn=heed_interrupts,
-    )
+    process = begin("search.run", "--study", "kernel_ablation", "--seeds", "2", "--storage", storage_url)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("3/14"):
