@@ -34,7 +34,7 @@ from search.table import Table, read
 
 HERE = Path(__file__).parent
 TABLE = HERE.parent / "studies" / "tables" / "laptop.parquet"
-CANDIDATES = 64  # what random search trains to the end: its budget is everybody's
+PART = 3  # everybody's budget is what it takes to train such a part of the space
 SHARES = (0.1, 0.25, 0.5, 1.0)
 
 
@@ -227,12 +227,12 @@ def main() -> None:
     parser.add_argument("--slow", type=int, default=20, help="repetitions of those that fit models (default: 20)")
     parser.add_argument("--workers", type=int, default=1, help="simulated workers side by side (default: 1)")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "search_strategies.json")
+    parser.add_argument("--json", type=Path, help="default: benchmarks/results/search_strategies-TABLE.json")
     args = parser.parse_args()
-    table = read(args.table)
-    budget = CANDIDATES * table.study.recipe.total_epochs
+    table, path = read(args.table), args.json or HERE / "results" / f"search_strategies-{args.table.stem}.json"
+    budget = len(table.choices) // PART * table.study.recipe.total_epochs
     chosen = [one for one in strategies() if one == Strategy("random") or one.sampler in args.samplers]
-    known = json.loads(args.json.read_text()) if args.json.exists() else {"goal": float("nan"), "strategies": {}}
+    known = json.loads(path.read_text()) if path.exists() else {"goal": float("nan"), "strategies": {}}
     goal, results = known["goal"], known["strategies"]
     chosen.sort(key=lambda one: one != Strategy("random"))
     with ProcessPoolExecutor(args.processes, initializer=_quiet) as pool:
@@ -258,7 +258,7 @@ def main() -> None:
             }
             print(_line(one.name, results[one.name]), flush=True)
             found = {"budget": budget, "workers": args.workers, "goal": goal, "strategies": results}
-            args.json.write_text(json.dumps(found, indent=1) + "\n")
+            path.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def _line(name: str, found: dict[str, Any]) -> str:

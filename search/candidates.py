@@ -1,7 +1,7 @@
 """A search's candidates: which one comes next, and what its sampler is shown of those that there are."""
 
 import random
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from statistics import median
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from search.queue import is_double, is_lost, is_over, job_key
 from search.strategy.following import Following
 from search.strategy.predictors import FEWEST, MOST, Array, Knowledge, counts, encode, extrapolate
 from search.strategy.ranking import fronts
-from search.strategy.sampling import MOST_TO_EXHAUST, View
+from search.strategy.sampling import MOST_TO_EXHAUST, View, shuffled
 from search.strategy.speed import OperatorTimes
 from search.study import Study
 from space import Architecture, complexity
@@ -62,7 +62,7 @@ class Candidates:
         self._scores: list[list[float]] = []  # what the sampler was shown of these
         self._knowledge: Knowledge | None = None
         self._times: OperatorTimes | None = None
-        self._rest: Iterator[Proposal] | None = None
+        self._rest: Iterator[dict[str, Choice]] | None = None
         self._dice = random.Random(own)
         self._pixels = study.data.resolution
 
@@ -149,16 +149,8 @@ class Candidates:
         if self.study.space.combinations > MOST_TO_EXHAUST:
             return next(self._at_random(DRAWS), None)
         if self._rest is None:
-            self._rest = self._all()
-        return next((one for one in self._rest if one.architecture.fingerprint not in self._known), None)
-
-    def _all(self) -> Iterator[Proposal]:
-        rest = View(self.study.space, "exhaustive", seed=len(self._known))
-        while (proposal := rest.propose()) is not None:
-            try:
-                yield Proposal(proposal[1], self.study.space.architecture(proposal[1]))
-            except InputError:
-                continue
+            self._rest = iter(shuffled(self.study.space, len(self._known)))
+        return next(self._untried(self._rest), None)
 
     def _best(self, own: Proposal) -> tuple[Proposal, list[float]]:
         """Return what comes next, and what is expected of it: the sampler's own, while no prediction is any good."""
@@ -184,8 +176,12 @@ class Candidates:
 
     def _at_random(self, draws: int) -> Iterator[Proposal]:
         """Yield those of so many draws that nobody tried."""
-        for _ in range(draws):
-            chosen = self.study.space.choose(lambda name, values: self._dice.choice(values))
+        choose = self.study.space.choose
+        return self._untried(choose(lambda name, values: self._dice.choice(values)) for _ in range(draws))
+
+    def _untried(self, choices: Iterable[dict[str, Choice]]) -> Iterator[Proposal]:
+        """Yield those that can be built, and that nobody tried."""
+        for chosen in choices:
             try:
                 architecture = self.study.space.architecture(chosen)
             except InputError:

@@ -44,7 +44,10 @@ def outcome(trial: FrozenTrial) -> str:
     parts = []
     if attrs.get("test_accuracy") is not None:
         parts.append(f"val {attrs['val_accuracy']:.2f} %, test {attrs['test_accuracy']:.2f} %")
-    parts.append(f"train {attrs['throughput']['train']['images_per_s']:,.0f} images/s")
+    train = attrs["throughput"]["train"]
+    parts.append(f"train {train['images_per_s']:,.0f} images/s")
+    if train["ratio"] is not None:  # by which trials compare: images/s drift with the machine
+        parts[-1] += f" (ratio {train['ratio']:.3f})"
     parts.append(f"{attrs['seconds']['total']:.1f} s")
     return f"{name}: {', '.join(parts)}"
 

@@ -29,13 +29,29 @@ LOWEST = 0.05  # MACs a byte; operators without any are drawn there
 
 
 def of_arms(frame: pd.DataFrame, mode: str = "train") -> tuple[Roofline, dict[str, Breakdown]] | None:
-    """Return the roofline and each arm's operators, the front's for a search; None where they were not recorded."""
-    chosen = front(frame) if frame.attrs["definition"].get("kind") == "search" else frame
-    rows = [(row["arm"], row["operators"]) for _, row in chosen.iterrows() if mode in row["operators"]]
-    if not rows:
+    """Return the roofline and each arm's operators, the front's for a search; None where they were not recorded.
+
+    A search measures each candidate by itself, beside the base, and the machine drifts between: there, times are scaled
+    to the base's own by the ratios.
+    """
+    searched = frame.attrs["definition"].get("kind") == "search"
+    chosen = _timed(front(frame) if searched else frame, mode)
+    if chosen.empty:
         return None
-    breakdowns = {arm: Breakdown.from_dict(found[mode]) for arm, found in rows}
-    return Roofline(**rows[-1][1]["roofline"]), {arm: _whatever_its_size(one) for arm, one in breakdowns.items()}
+    found = {row["arm"]: Breakdown.from_dict(row["operators"][mode]) for _, row in chosen.iterrows()}
+    bases = _timed(frame[frame["baseline"]], mode)
+    conditions = chosen.iloc[-1] if bases.empty else bases.iloc[0]
+    if searched and not bases.empty:
+        base = Breakdown.from_dict(conditions["operators"][mode])
+        ratios = dict(zip(chosen["arm"], chosen[f"{mode}_ratio"].astype(float), strict=True))
+        seconds = base.step_seconds / base.images
+        found = {arm: one.lasting(seconds * one.images / ratios[arm]) for arm, one in found.items()}
+    roofline = Roofline(**conditions["operators"]["roofline"])
+    return roofline, {arm: _whatever_its_size(one) for arm, one in found.items()}
+
+
+def _timed(frame: pd.DataFrame, mode: str) -> pd.DataFrame:
+    return frame[[mode in operators for operators in frame["operators"]]]
 
 
 def _whatever_its_size(one: Breakdown) -> Breakdown:

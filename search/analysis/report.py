@@ -70,6 +70,7 @@ TITLES = {
     ),
     "importances": ("What mattered", "Shares come from a model fitted to few trials: read them as an order."),
 }
+SCALED = "Candidates were timed one after another: their times are scaled to the base's by the ratios."
 
 
 @unchanged()
@@ -150,14 +151,14 @@ def _page(
 ) -> str:
     definition = frame.attrs["definition"]
     states = frame["state"].value_counts()
-    published = definition.get("paper") or {}
+    kind, published = definition.get("kind", "ablation"), definition.get("paper") or {}
     environment = Environment(loader=PackageLoader("search.analysis", "."), autoescape=True, undefined=StrictUndefined)
     machine = _one_or_several(frame["device"])
     noisy = noisy_front(frame)
     return environment.get_template("report.html").render(
         study=frame.attrs["study"],
         question=definition.get("question", ""),
-        kind=definition.get("kind", "ablation"),
+        kind=kind,
         counts=", ".join(f"{count} {str(state).lower()}" for state, count in states.items()) or "no trials",
         answer=answer(frame),
         tables=tables | _halves(tables["result"]),
@@ -165,7 +166,7 @@ def _page(
         identity=_identity(frame),
         hypervolume=None if noisy is None else "{:.1f} [{:.1f} … {:.1f}]".format(*noisy.hypervolume()),
         dominated=list(dominations(frame).itertuples(index=False)),
-        figures=[(name, TITLES[name][0], _svg(figure), TITLES[name][1]) for name, figure in figures.items()],
+        figures=[(name, TITLES[name][0], _svg(figure), _beneath(name, kind)) for name, figure in figures.items()],
         paper_source=published.get("source", ""),
         paper_machine=published.get("machine", ""),
         machine=machine,
@@ -187,6 +188,12 @@ def _page(
         live=live,
         definition=yaml.safe_dump(dict(definition), sort_keys=False, allow_unicode=True),
     )
+
+
+def _beneath(figure: str, kind: str) -> str:
+    """Say how a figure is to be read."""
+    text = TITLES[figure][1]
+    return f"{text} {SCALED}" if figure in ("operators", "efficiency") and kind == "search" else text
 
 
 def _halves(result: pd.DataFrame | None) -> dict[str, pd.DataFrame | None]:
@@ -218,7 +225,8 @@ def _reading(frame: pd.DataFrame) -> str:
     if accuracy_column(frame) is None:
         return speed
     if frame.attrs["definition"].get("kind") == "search":
-        return f"Chosen by validation accuracy; the test accuracy is reported once. {speed}"
+        drift = "Candidates were measured one after another: compare ratios, not images/s."
+        return f"Chosen by validation accuracy; the test accuracy is reported once. {speed} {drift}"
     if is_factorial(frame):
         return f"Accuracy: mean over seeds and Student's 95 % interval. {speed}"
     return (

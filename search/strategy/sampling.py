@@ -57,7 +57,7 @@ class View:
 
     def __init__(self, space: SearchSpace, name: str, *, seed: int | None = 0, trials: int = 100) -> None:
         self.space = space
-        self._left = _shuffled(space, seed) if name == "exhaustive" else None
+        self._left = shuffled(space, seed) if name == "exhaustive" else None
         self._open: dict[int, dict[str, Choice]] = {}
         sampler = RandomSampler() if self._left is not None else make(name, seed=seed, trials=trials)
         self._study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
@@ -123,7 +123,7 @@ def _distribution(values: tuple[Choice, ...]) -> BaseDistribution:
     return IntDistribution(0, len(values) - 1) if _scale(values) else CategoricalDistribution(values)
 
 
-def _shuffled(space: SearchSpace, seed: int | None) -> list[dict[str, Choice]]:
+def shuffled(space: SearchSpace, seed: int | None) -> list[dict[str, Choice]]:
     """Return every choice of the space in random order, so that an early end leaves out none in particular."""
     found = list(space.assignments())
     random.Random(seed).shuffle(found)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from types import TracebackType
 from typing import Any, Self
@@ -75,6 +75,12 @@ class Breakdown:
             total["macs"] += one.macs
             total["bytes"] += one.bytes
         return dict(sorted(found.items(), key=lambda entry: -entry[1]["seconds"]))
+
+    def lasting(self, step_seconds: float) -> "Breakdown":
+        """Return the same as it is where the step takes so long: every operator's time scaled alike."""
+        factor = step_seconds / self.step_seconds
+        operators = tuple(replace(one, seconds=one.seconds * factor) for one in self.operators)
+        return Breakdown(self.images, step_seconds, operators)
 
     def condensed(self) -> "Breakdown":
         """Return the same without layers and phases."""

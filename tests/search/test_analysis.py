@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from optuna.trial import TrialState
 from PIL import Image
 from scipy import stats
-from trial_records import make, record
+from trial_records import make, measured, record
 
 from search.analysis import (
     answer,
@@ -28,6 +28,7 @@ from search.analysis import (
     write_report,
 )
 from search.analysis.dominance import noisy_front
+from search.analysis.efficiency import of_arms
 from search.analysis.findings import replication, savings
 from search.analysis.fronts import scored
 from search.analysis.inference import Difference
@@ -35,6 +36,8 @@ from search.analysis.scores import Scores
 from search.analysis.tables import agreement, markdown, summary
 from search.predictions import pack, unpack
 from search.strategy.ranking import non_dominated
+from search.throughput.operators import Breakdown, Operator
+from search.throughput.roofline import Roofline
 
 ACCURACY = {"base": [90.0, 92.0, 91.0], "small": [80.0, 85.0, 83.0], "same": [90.5, 91.5, 91.2]}
 SPEED = {"base": 1000.0, "small": 1500.0, "same": 900.0}
@@ -211,6 +214,29 @@ def test_a_search_reports_its_front_and_what_mattered(tmp_path: Path) -> None:
     assert importances(frame.head(5)).empty
     assert f"{len(best)} of 16 architectures that were trained to the end are on the front" in answer(frame)
     assert len(summary(frame)["result"]) == len(best)
+
+
+def test_operators_of_candidates_are_compared_at_one_speed_of_the_machine(tmp_path: Path) -> None:
+    """Both take 30 and 10 parts; the second, of ratio 2, was timed while the machine had a quarter of its speed."""
+    roofline = {"macs_per_s": 1e9, "bytes_per_s": 1e9}
+    rows = []
+    for arm, speed, accuracy, drift in (("trial 0", 1000.0, 90.0, 1.0), ("trial 1", 2000.0, 80.0, 4.0)):
+        parts = (
+            Operator("", kind, "", drift * part / speed, 10**5, 10**5) for kind, part in (("norm", 30), ("mlp", 10))
+        )
+        timed = Breakdown(64, drift * 64 / speed, tuple(parts)).to_dict()
+        peaks = roofline | {"macs_per_s": 1e9 / drift}
+        throughput = measured(speed) | {"operators": {"train": timed, "roofline": peaks}}
+        rows.append((record(arm, 0, accuracy, speed, baseline=drift == 1, throughput=throughput), TrialState.COMPLETE))
+    for kind, speed in (("search", 0.5), ("ablation", 2.0)):  # an ablation times all side by side: nothing to scale
+        (tmp_path / kind).mkdir()
+        name, storage = make(tmp_path / kind, kind, [(dict(attrs), state) for attrs, state in rows])
+        found = of_arms(load(name, storage=storage))
+        assert found is not None
+        peaks_of_base, times = found
+        assert peaks_of_base == Roofline(**roofline)
+        assert times["trial 1"].step_seconds == pytest.approx(speed * times["trial 0"].step_seconds)
+        assert times["trial 1"].by_kind()["norm"]["seconds"] == pytest.approx(speed * 30 / 1000)
 
 
 def test_the_paper_stands_beside_as_differences_and_ratios(tmp_path: Path) -> None:
