@@ -55,9 +55,10 @@ class Held:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=100)
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "predictors.json")
+    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--json", type=Path, help="default: benchmarks/results/predictors-TABLE.json")
     args = parser.parse_args()
-    held, results = Held(read(TABLE)), {}
+    held, results = Held(read(args.table)), {}
     with threadpool_limits(1):
         for known in KNOWN:
             runs = [held.correlations(known, seed) for seed in range(args.repetitions)]
@@ -69,7 +70,8 @@ def main() -> None:
                 f"{name} {mean:.3f} [{low:.3f} … {high:.3f}]" for name, (mean, low, high) in results[known].items()
             ]
             print(f"{known:3d} known: {'   '.join(cells)}", flush=True)
-    args.json.write_text(json.dumps({"repetitions": args.repetitions, "known": results}, indent=1) + "\n")
+    path = args.json or HERE / "results" / f"predictors-{args.table.stem}.json"
+    path.write_text(json.dumps({"repetitions": args.repetitions, "known": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

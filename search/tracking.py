@@ -3,7 +3,7 @@
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from space.errors import InputError, first_line
 
 TRIAL, PARENT, NOTE = "trial", "mlflow.parentRunId", "mlflow.note.content"
 PARAM_LENGTH = 6000
+FEW = 10  # trials whose runs are asked for one by one
 ALL_TRIALS = 'tags.arm LIKE "%"'  # MLflow folds child runs away until a search names them
 FAILED = (MlflowException, SQLAlchemyError, OSError)  # what a store raises that goes away in the middle
 SQLITE = b"SQLite format 3\0"  # how its files begin
@@ -82,7 +83,7 @@ class Tracker:
 
     def __init__(self, uri: str, *, study: optuna.Study, definition: Mapping[str, Any], out: Path) -> None:
         self.study, self.definition = study, dict(definition)
-        self._present: dict[str, Run] | None = None
+        self._copied: set[int] = set()  # trials of which this process knows that the store has them
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.WARNING)
         check_reachable(uri)
@@ -102,19 +103,21 @@ class Tracker:
         `again`: copy the scores of those it has as well, after throughput was measured anew.
         """
         over = [trial for trial in counted(self.study.get_trials(deepcopy=False)) if is_over(trial)]
-        if not again and self._present is not None and all(str(trial.number) in self._present for trial in over):
+        lacking = [trial for trial in over if again or trial.number not in self._copied]
+        if not lacking:
             return 0
         measured = newest(self.study.user_attrs)
         copied = 0
         with locked(self._lock):
-            self._present = {run.data.tags[TRIAL]: run for run in self._children()}
-            for trial in over:
-                run = self._present.get(str(trial.number))
+            present = {run.data.tags[TRIAL]: run for run in self._copies(lacking)}
+            for trial in lacking:
+                run = present.get(str(trial.number))
                 if run is None or run.info.status == "RUNNING":  # a copy that was cut off is completed
-                    self._present[str(trial.number)] = self._copy(trial, run, measured)
+                    self._copy(trial, run, measured)
                     copied += 1
                 elif again:
                     self._log_scores(run.info.run_id, trial, measured)
+                self._copied.add(trial.number)
         return copied
 
     def log_answer(self, text: str) -> None:
@@ -169,20 +172,22 @@ class Tracker:
         tip = f"To list the trials side by side, search for `{ALL_TRIALS}`, and sort or chart by any metric."
         return f"{self.definition.get('question', '')}\n\nScale: {self.definition.get('scale', '')}. {tip}"
 
-    def _children(self) -> Iterator[Run]:
-        token = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment_id],
-                f"tags.`{PARENT}` = '{self.parent_run_id}'",
-                run_view_type=ViewType.ACTIVE_ONLY,
-                max_results=1000,
-                page_token=token,
-            )
-            yield from page
-            token = page.token
-            if not token:
-                return
+    def _copies(self, trials: Sequence[FrozenTrial]) -> Iterator[Run]:
+        """Yield the runs that there are of these trials, of many those of all."""
+        own = f"tags.`{PARENT}` = '{self.parent_run_id}'"
+        one_by_one = [f"{own} AND tags.`{TRIAL}` = '{trial.number}'" for trial in trials]
+        for which in one_by_one if len(trials) <= FEW else [own]:
+            token = None
+            while token is None or token:
+                page = self.client.search_runs(
+                    [self.experiment_id],
+                    which,
+                    run_view_type=ViewType.ACTIVE_ONLY,
+                    max_results=1000,
+                    page_token=token,
+                )
+                yield from page
+                token = page.token or ""
 
     def _log_scores(self, run_id: str, trial: FrozenTrial, measured: Mapping[str, dict[str, Any]]) -> None:
         throughput = of_trial(trial, measured)
@@ -192,7 +197,7 @@ class Tracker:
         tags = [RunTag("disturbed", "; ".join(throughput.get("flags") or []) or "no")]
         self.client.log_batch(run_id, metrics=metrics, tags=tags)
 
-    def _copy(self, trial: FrozenTrial, run: Run | None, measured: Mapping[str, dict[str, Any]]) -> Run:
+    def _copy(self, trial: FrozenTrial, run: Run | None, measured: Mapping[str, dict[str, Any]]) -> None:
         attrs = trial.user_attrs
         ablation = self.definition.get("kind") != "search"
         name = f"{attrs.get('arm')} · seed {attrs.get('seed')}" if ablation else f"trial {trial.number}"
@@ -218,7 +223,6 @@ class Tracker:
             self.client.log_text(run_id, text, "architecture.yaml")
         status = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED"}.get(trial.state, "FAILED")
         self.client.set_terminated(run_id, status, end_time=ended)
-        return self.client.get_run(run_id)
 
 
 def _final(attrs: Mapping[str, Any], speeds: Mapping[str, Any]) -> dict[str, float]:

@@ -148,9 +148,13 @@ def _verdicts(rows: pd.DataFrame, words: dict[str, str]) -> str:
             parts.append(f"{text}: {', '.join(_named(row) for _, row in chosen.iterrows())}")
     undecided = rows[rows["verdict"] == "undecided"]
     if len(undecided):
-        named = (f"{row['name']} ({row['effect']:+.1f}; {open_question(row)})" for _, row in undecided.iterrows())
+        named = (f"{row['name']} ({_so_far(row)}{open_question(row)})" for _, row in undecided.iterrows())
         parts.append(f"undecided: {', '.join(named)}")
     return "; ".join(parts)
+
+
+def _so_far(row: pd.Series) -> str:
+    return f"{row['effect']:+.1f}; " if pd.notna(row["effect"]) else ""  # while its first trial is to come
 
 
 def _named(row: pd.Series) -> str:

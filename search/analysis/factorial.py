@@ -136,13 +136,14 @@ def _step(
 def _weights(cells: pd.DataFrame, grid: pd.DataFrame) -> tuple[NDArray[np.float64], bool]:
     """Return how much each arm counts for each combination's fitted mean, and whether pairs of factors are in the fit.
 
-    Least squares is linear in the accuracies, so the fit to one arm's unit accuracy gives that arm's weights.
+    Least squares is linear in the accuracies: the design's pseudo-inverse turns them into the coefficients.
     """
     names = {name: f"f{index}" for index, name in enumerate(cells.columns)}
     data, wanted = cells.rename(columns=names), grid.rename(columns=names)
     for pairs in (True, False):
         formula = f"accuracy ~ ({' + '.join(names.values())}) ** {1 + pairs}"
-        models = [smf.ols(formula, data.assign(accuracy=unit)) for unit in np.eye(len(cells))]
-        if np.linalg.matrix_rank(models[0].exog) == models[0].exog.shape[1]:
-            return np.column_stack([model.fit().predict(wanted) for model in models]), pairs
+        # Both have all levels of every factor, so the columns are the same.
+        run, whole = (smf.ols(formula, each.assign(accuracy=0.0)).exog for each in (data, wanted))
+        if np.linalg.matrix_rank(run) == run.shape[1]:
+            return whole @ np.linalg.pinv(run), pairs
     raise AssertionError("a study's grid always tells single factors apart")

@@ -105,6 +105,13 @@ def test_one_seed_gives_no_interval(tmp_path: Path) -> None:
     assert main_table(frame).loc[1, "verdict"] == "undecided: too few seeds"
 
 
+def test_an_arm_whose_first_trial_is_to_come_has_no_effect_yet(tmp_path: Path) -> None:
+    frame = ablation(tmp_path)
+    frame = frame[(frame["arm"] != "small") | (frame["state"] == "FAIL")]
+    assert "small (too few seeds)" in answer(frame)
+    assert "nan" not in answer(frame)
+
+
 def test_intervals_end_where_percentages_do(tmp_path: Path) -> None:
     rows = [(record("base", seed, value, 1000.0), TrialState.COMPLETE) for seed, value in enumerate((99.0, 80.0))]
     name, storage = make(tmp_path, "ablation", rows)

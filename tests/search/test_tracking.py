@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from search.tracking import ALL_TRIALS, Tracker
+from search.tracking import ALL_TRIALS, FEW, Tracker
 from space import preset
 from space.errors import InputError
 
@@ -85,6 +85,17 @@ def test_finished_trials_are_copied_once(study: optuna.Study, tmp_path: Path) ->
     failed = children["band kernel 3 · seed 0"]
     assert failed.info.status == "FAILED"
     assert failed.data.tags["failure"] == "out of memory"
+
+
+def test_two_who_copy_many_trials_copy_each_once(study: optuna.Study, tmp_path: Path) -> None:
+    first, second = tracker(study, tmp_path), tracker(study, tmp_path)
+    for seed in range(1, FEW + 1):
+        add(study, "baseline", seed)
+    assert (first.sync(), second.sync()) == (FEW + 2, 0)
+    add(study, "baseline", FEW + 1)
+    assert (second.sync(), first.sync()) == (1, 0)
+    runs = MlflowClient(f"sqlite:///{tmp_path / 'new/mlflow.db'}").search_runs([first.experiment_id], ALL_TRIALS)
+    assert sorted(int(run.data.tags["trial"]) for run in runs) == [0, 1, *range(3, FEW + 4)]  # trial 2 is to come
 
 
 def test_a_copy_that_was_cut_off_is_completed(study: optuna.Study, tmp_path: Path) -> None:
