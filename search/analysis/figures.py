@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from search.analysis.dominance import noisy_front
@@ -19,6 +20,7 @@ from search.analysis.scores import accuracy_column
 from search.strategy.ranking import non_dominated
 
 INK, GREY = "#222222", "#888888"
+NAMED = 16  # arms that a figure can name; of more, those on the front of the means stand out from the rest
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -136,12 +138,16 @@ def accuracy_throughput(frame: pd.DataFrame) -> Figure | None:
     """Mean accuracy with its interval against training throughput with its interval; the front as a line."""
     if accuracy_column(frame) is None:
         return None
-    table = effects(frame).dropna(subset=["accuracy", "train_ratio"]).reset_index(drop=True)
+    table = _means(frame)
     if table.empty:
         return None
+    best = table[table["on_front"]].sort_values("train_ratio", ascending=False)
+    many = len(table) > NAMED
     colours = _colours(table["factor"])
-    figure, axes = new_axes(6.6, 4.4)
-    for _, row in table.iterrows():
+    figure, axes = new_axes(6.6, 4.4 + (0.08 * len(best) if many else 0))
+    shown = table["on_front"] | table["baseline"] | (not many)
+    axes.scatter(table["train_ratio"][~shown], table["accuracy"][~shown], s=14, color=GREY, alpha=0.5, lw=0)
+    for _, row in table[shown].iterrows():
         colour, disturbed = colours[row["factor"]], "train: " in row["flags"]
         axes.errorbar(
             row["train_ratio"],
@@ -157,11 +163,17 @@ def accuracy_throughput(frame: pd.DataFrame) -> Figure | None:
             mfc="white" if disturbed else colour,
             zorder=3,
         )
-    means = table[["accuracy", "train_ratio"]].to_numpy(dtype=float)
-    best = table[non_dominated(means)].sort_values("train_ratio")
-    axes.step(best["train_ratio"], best["accuracy"], where="pre", color=GREY, lw=1, ls=":", zorder=0)
+    _step(axes, best, color=GREY, lw=1, ls=":", zorder=0)
     _front_band(axes, frame)
-    _label_points(figure, axes, table["train_ratio"], table["accuracy"], table["arm"])
+    if many:
+        numbers = pd.Series([str(number) for number in range(1, len(best) + 1)], index=best.index)
+        _label_points(figure, axes, best["train_ratio"], best["accuracy"], numbers)
+        names = [
+            Line2D([], [], ls="", label=f"{number}  {arm}") for number, arm in zip(numbers, best["arm"], strict=True)
+        ]
+        figure.legend(handles=names, loc="outside lower left", ncols=2, frameon=False, fontsize=7.5, handlelength=0)
+    else:
+        _label_points(figure, axes, table["train_ratio"], table["accuracy"], table["arm"])
     axes.set_xlabel(
         "training throughput over the baseline's\nbars: 95 % intervals; hollow: disturbed; "
         "dotted: front of the means; shaded: its 95 % band"
@@ -213,16 +225,17 @@ def learning_curves(frame: pd.DataFrame) -> Figure | None:
     if not rows:
         return None
     curves = pd.DataFrame(rows)
+    arms = list(dict.fromkeys(curves["arm"]))
     figure, axes = new_axes(6.6, 3.8)
     if frame.attrs["definition"].get("kind") == "search":
-        chosen = set(front(frame)["arm"])
-        for (arm, _), curve in curves.groupby(["arm", "seed"], sort=False):
-            on = arm in chosen
-            colour, alpha = (sns.color_palette("colorblind")[3], 0.9) if on else (GREY, 0.35)
-            axes.plot(curve["epoch"], curve["val_accuracy"], color=colour, alpha=alpha, lw=1.4 if on else 0.8)
+        _standing_out(axes, curves, set(front(frame)["arm"]))
         axes.set_title("every trial, as far as it was trained; those on the front in colour", loc="left")
+    elif len(arms) > NAMED:
+        mean = curves.groupby(["arm", "epoch"], sort=False, as_index=False)["val_accuracy"].mean()
+        table = _means(frame)
+        _standing_out(axes, mean.assign(seed=0), set(table.loc[table["on_front"], "arm"]))
+        axes.set_title("means over seeds; those on the front of the means in colour", loc="left")
     else:
-        arms = list(dict.fromkeys(curves["arm"]))
         palette = sns.color_palette("colorblind", min(10, len(arms)))
         for index, arm in enumerate(arms):
             grouped = curves[curves["arm"] == arm].groupby("epoch")["val_accuracy"]
@@ -237,6 +250,13 @@ def learning_curves(frame: pd.DataFrame) -> Figure | None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color=GREY, alpha=0.2, lw=0.6)
     return figure
+
+
+def _standing_out(axes: Axes, curves: pd.DataFrame, chosen: set[str]) -> None:
+    """Draw a line an arm and seed, those of the chosen arms in colour."""
+    for (arm, _), curve in curves.groupby(["arm", "seed"], sort=False):
+        colour, alpha, width = (sns.color_palette("colorblind")[3], 0.9, 1.4) if arm in chosen else (GREY, 0.35, 0.8)
+        axes.plot(curve["epoch"], curve["val_accuracy"], color=colour, alpha=alpha, lw=width)
 
 
 def search_front(frame: pd.DataFrame) -> Figure | None:
@@ -349,6 +369,12 @@ def _front_band(axes: Axes, frame: pd.DataFrame) -> None:
     speeds = np.linspace(noisy.speed.min(), noisy.speed.max(), 400)
     low, high = noisy.band(speeds)
     axes.fill_between(speeds, low, np.fmin(high, 100), color=sns.color_palette("colorblind")[0], alpha=0.16, lw=0)
+
+
+def _means(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the arms that have an accuracy and a throughput, and whether each is ``on_front`` by these."""
+    table = effects(frame).dropna(subset=["accuracy", "train_ratio"]).reset_index(drop=True)
+    return table.assign(on_front=non_dominated(table[["accuracy", "train_ratio"]].to_numpy(dtype=float)))
 
 
 def _colours(factors: pd.Series) -> dict[str, tuple[float, float, float]]:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from matplotlib.text import Text
 from optuna.trial import TrialState
 from PIL import Image
 from scipy import stats
@@ -29,6 +30,7 @@ from search.analysis import (
 )
 from search.analysis.dominance import noisy_front
 from search.analysis.efficiency import of_arms
+from search.analysis.figures import GREY, all_figures
 from search.analysis.findings import replication, savings
 from search.analysis.fronts import scored
 from search.analysis.inference import Difference
@@ -291,6 +293,23 @@ def test_the_report_is_one_page_that_escapes_what_people_typed(tmp_path: Path, k
         assert len(pd.read_csv(paths["trials"])) == 10
     if kind == "nothing finished":
         assert "No trial is complete yet" in page
+
+
+def test_figures_of_many_arms_name_those_on_the_front(tmp_path: Path) -> None:
+    arms = {"base": (90.0, 1000.0), "better": (95.0, 900.0), **{f"arm {n}": (80.0 - n, 990.0 - n) for n in range(20)}}
+    rows = [
+        (record(arm, seed, accuracy + seed, speed), TrialState.COMPLETE)
+        for arm, (accuracy, speed) in arms.items()
+        for seed in range(2)
+    ]
+    name, storage = make(tmp_path, "ablation", rows)
+    figures = all_figures(load(name, storage=storage))
+    told = [text.get_text() for text in figures["accuracy_throughput"].findobj(Text)]
+    assert {"1", "2", "1  base", "2  better"} <= set(told)
+    assert not any("arm" in text for text in told)
+    colours = [line.get_color() for line in figures["learning_curves"].axes[0].lines]
+    assert len(colours) == 22
+    assert len([colour for colour in colours if colour != GREY]) == 2
 
 
 def test_markdown_escapes_what_would_end_a_cell() -> None:
