@@ -8,13 +8,16 @@ import sys
 from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import optuna
 import pytest
 from at_work import Begin, environment
 from mlflow import MlflowClient
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
+import search.run
 from search.analysis import effects, load
 from search.run import main
 from search.study import list_scales, list_studies
@@ -313,3 +316,25 @@ def test_records_of_what_is_not_there(
     )
     with pytest.raises(InputError, match=r"is not in the storage.*; there are norm_ablation-laptop"):
         load("kernel_ablation", storage=storage(tmp_path))
+
+
+def test_telling_what_is_known_never_takes_much_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials of a second each, after which it takes two to tell what is known."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(search.run, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    told = []
+
+    def tell() -> None:
+        told.append(clock.now)
+        clock.now += 2
+
+    finished: list[FrozenTrial] = []
+    display = MagicMock(finished=finished.append)
+    copying = search.run._Copying(display, MagicMock(), tell)
+    for number in range(400):
+        clock.now += 1
+        copying.finished(create_trial(value=number))
+    assert len(finished) == 400
+    assert told[0] == 1
+    assert 2 * (len(told) - 1) / clock.now <= search.run.TELLING
+    assert len(told) > 8

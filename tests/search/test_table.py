@@ -13,12 +13,12 @@ from search.table import Table, main, read
 from space.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("runs")
-SHIPPED = Path(table.__file__).parents[1] / "studies/tables/laptop.parquet"
+TABLES = Path(table.__file__).parents[1] / "studies/tables"
 
 
 @pytest.fixture(scope="module")
 def shipped() -> Table:
-    return read(SHIPPED)
+    return read(TABLES / "laptop.parquet")
 
 
 def test_a_studys_records_become_a_table(
@@ -64,7 +64,9 @@ def test_what_makes_no_table_is_told_in_one_line(
         read(file)
 
 
-def test_the_table_that_comes_along_is_whole(shipped: Table) -> None:
+@pytest.mark.parametrize("name", ["laptop", "digits"])
+def test_the_tables_that_come_along_are_whole(name: str) -> None:
+    shipped = read(TABLES / f"{name}.parquet")
     assert len(shipped.choices) == shipped.space.combinations == shipped.space.size
     assert shipped.curves.shape == (len(shipped.choices), shipped.test.shape[1], shipped.study.recipe.total_epochs)
     assert shipped.curves.min() >= 0 and shipped.curves.max() <= 100
