@@ -23,7 +23,7 @@ from space.errors import InputError, within
 if TYPE_CHECKING:
     from search.engines import Run
 
-TELLING = 0.05  # the most of the time in which what is known is told, while trials run
+TELLING, WATCHING = 0.05, 0.2  # the most of the time that telling what is known takes while trials run; with --watch
 EPILOG = f"""examples:
   python -m search.run --list                                    the studies and scales that come along
   python -m search.run --study kernel_ablation                   minutes on a laptop's CPU
@@ -211,7 +211,7 @@ def _run(study: Study, args: argparse.Namespace, err: Console) -> int:
         err.print("one seed an arm decides nothing: no intervals, no verdicts; --seeds 3 gives both", style="yellow")
     with progress(err, total, done) as watcher:
         try:
-            work(opened, storage, _Copying(watcher, copy, tell))
+            work(opened, storage, _Copying(watcher, copy, tell, WATCHING if args.watch else TELLING))
         finally:
             copy.do(lambda tracker: tracker.sync(again=args.fresh))
 
@@ -268,15 +268,16 @@ def _engine(study: Study, args: argparse.Namespace, url: str, out: Path) -> "Run
 class _Copying:
     """Passes everything on to the progress display, each finished trial to MLflow, and has told what is known then.
 
-    What is known takes longer to tell the more it is; told as often as TELLING allows, it never holds up the trials.
+    What is known takes longer to tell the more it is: that is put off where it would take more than this `share` of the
+    time.
     """
 
-    def __init__(self, watcher: Any, copy: Any, tell: Callable[[], None]) -> None:
+    def __init__(self, watcher: Any, copy: Any, tell: Callable[[], None], share: float) -> None:
         self.planned, self.waiting, self.measuring = watcher.planned, watcher.waiting, watcher.measuring
         self.told = watcher.told
         self.started, self.epoch = watcher.started, watcher.epoch
         self._finished, self._copy, self._tell = watcher.finished, copy, tell
-        self._not_before = 0.0
+        self._share, self._not_before = share, 0.0
 
     def finished(self, trial: optuna.trial.FrozenTrial) -> None:
         self._finished(trial)
@@ -285,7 +286,7 @@ class _Copying:
         if began >= self._not_before:
             self._tell()
             ended = time.monotonic()
-            self._not_before = ended + (ended - began) * (1 / TELLING - 1)
+            self._not_before = ended + (ended - began) * (1 / self._share - 1)
 
 
 def _repeat(args: argparse.Namespace) -> list[str]:

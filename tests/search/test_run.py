@@ -330,11 +330,11 @@ def test_telling_what_is_known_never_takes_much_of_the_time(monkeypatch: pytest.
 
     finished: list[FrozenTrial] = []
     display = MagicMock(finished=finished.append)
-    copying = search.run._Copying(display, MagicMock(), tell)
+    copying = search.run._Copying(display, MagicMock(), tell, 0.05)
     for number in range(400):
         clock.now += 1
         copying.finished(create_trial(value=number))
     assert len(finished) == 400
     assert told[0] == 1
-    assert 2 * (len(told) - 1) / clock.now <= search.run.TELLING
+    assert 2 * (len(told) - 1) / clock.now <= 0.05
     assert len(told) > 8
