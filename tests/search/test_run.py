@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import MagicMock
 
 import optuna
@@ -17,8 +18,9 @@ from at_work import Begin, environment
 from mlflow import MlflowClient
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+import search.analysis
 import search.run
-from search.analysis import effects, load
+from search.analysis import effects, load, write_report
 from search.run import main
 from search.study import list_scales, list_studies
 from search.sync import main as sync
@@ -338,3 +340,24 @@ def test_telling_what_is_known_never_takes_much_of_the_time(monkeypatch: pytest.
     assert told[0] == 1
     assert 2 * (len(told) - 1) / clock.now <= 0.05
     assert len(told) > 8
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_watched_report_loads_itself_anew_until_the_study_is_over(
+    run_here: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[str] = []
+
+    def kept(*args: Any, **rest: Any) -> dict[str, Path]:
+        written = write_report(*args, **rest)
+        pages.append(written["report"].read_text())
+        return written
+
+    monkeypatch.setattr(search.analysis, "write_report", kept)
+    monkeypatch.setattr(search.run, "WATCHING", 1.0)  # after every trial
+    assert run_here("ratio_ablation", "--seeds", "1", "--watch")[0] == 0
+    assert len(pages) > 2
+    assert "1 complete" in pages[0]
+    assert all('http-equiv="refresh"' in page for page in pages[:-1])
+    assert 'http-equiv="refresh"' not in pages[-1]
+    assert not any("+nan" in page for page in pages)
