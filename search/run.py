@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     cli.add_grace(parser)
     add("--fresh", action="store_true", help="measure throughput again, e.g. where the report calls it disturbed")
     add("--plan", action="store_true", help="write the trials to the storage, for workers that join; run none here")
-    add("--watch", action="store_true", help="write the report after every trial; the open page follows")
+    add("--watch", action="store_true", help="write the report again as trials finish; the open page follows")
     add("--export", type=Path, metavar="FILE", help="write a study with its records to a file, and run nothing")
     add("--import", dest="import_file", type=Path, metavar="FILE", help="add a study from such a file")
     ray = parser.add_argument_group("engine")
