@@ -37,6 +37,7 @@ def test_what_breaks_a_constraint_is_not_trained(run_here: Run, tmp_path: Path) 
     assert broken["train_ratio"].isna().all()  # what is counted is checked before anything is measured
     assert (broken["violation"] == broken["params"] / 17_000 - 1).all()
     assert "infeasible: params" in told
+    assert "images/s (ratio 1.000)" in told  # the base's
     assert scored(frame)["params"].max() <= 17_000
 
 
