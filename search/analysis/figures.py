@@ -269,7 +269,7 @@ def search_front(frame: pd.DataFrame) -> Figure | None:
     figure, axes = new_axes(6.6, 4.4)
     _front_band(axes, frame)
     axes.scatter(done["train_ratio"], done["accuracy"], s=26, color=GREY, alpha=0.6, lw=0, label="trials")
-    axes.step(best["train_ratio"], best["accuracy"], where="pre", color=colour, lw=1.4)
+    _step(axes, best, color=colour, lw=1.4)
     axes.scatter(best["train_ratio"], best["accuracy"], s=44, color=colour, ec="white", label="front", zorder=3)
     base = done[done["baseline"]]
     axes.scatter(
@@ -335,6 +335,7 @@ def levels_figure(frame: pd.DataFrame) -> Figure | None:
 
 
 def _step(axes: Axes, best: pd.DataFrame, **line: Any) -> None:
+    """Draw a front as what it reaches: at each speed the best accuracy of those that are as fast or faster."""
     ordered = best.sort_values("train_ratio")
     axes.plot(ordered["train_ratio"], ordered["accuracy"], drawstyle="steps-pre", **line)
 

@@ -225,6 +225,21 @@ def test_a_search_reports_its_front_and_what_mattered(tmp_path: Path) -> None:
     assert len(summary(frame)["result"]) == len(best)
 
 
+@pytest.mark.parametrize("kind", ["search", "ablation"])
+def test_a_fronts_line_is_the_best_accuracy_at_each_speed_or_more(tmp_path: Path, kind: str) -> None:
+    frame = search(tmp_path) if kind == "search" else ablation(tmp_path)
+    points = scored(frame) if kind == "search" else effects(frame)
+    drawn = [
+        line for line in all_figures(frame)["accuracy_throughput"].axes[0].lines if line.get_drawstyle() == "steps-pre"
+    ]
+    assert len(drawn) == 1
+    speeds, accuracies = (np.array(one, dtype=float) for one in drawn[0].get_data())
+    assert len(speeds) > 1 and (np.diff(speeds) > 0).all()
+    for speed in (speeds[:-1] + speeds[1:]) / 2:
+        reached = points.loc[points["train_ratio"] >= speed, "accuracy"].max()
+        assert accuracies[np.searchsorted(speeds, speed)] == reached
+
+
 def test_operators_of_candidates_are_compared_at_one_speed_of_the_machine(tmp_path: Path) -> None:
     """Both take 30 and 10 parts; the second, of ratio 2, was timed while the machine had a quarter of its speed."""
     roofline = {"macs_per_s": 1e9, "bytes_per_s": 1e9}
